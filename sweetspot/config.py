@@ -1,0 +1,390 @@
+"""StudyConfig and its parts: what a study is, as validated, immutable values.
+
+Imports nothing of the package above it and no torch: the command line reads configurations before it needs a network.
+How a study *file* becomes a StudyConfig, and how its errors read, is in :mod:`sweetspot.study_file`.
+"""
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+Name = Annotated[str, Field(min_length=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Precision = Literal["auto", "float32", "bfloat16"]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Part(BaseModel):
+    """A frozen table of a study file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _by_name(default: str) -> Discriminator:
+    """Which kind a table is: a table without a name is of the default kind, so that ``{ lr = 0.05 }`` says enough."""
+    return Discriminator(lambda v: v.get("name", default) if isinstance(v, dict) else getattr(v, "name", default))
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+class DataConfig(Part):
+    dataset: Name = "cifar100"
+    validation: int | float = 5000
+    """Images held out of the training set, stratified by class; below 1: a fraction of it."""
+    augmentation: tuple[Literal["crop", "flip"], ...] = ("crop", "flip")
+
+    @field_validator("validation")
+    @classmethod
+    def _count_or_fraction(cls, validation: float) -> float:
+        if not (validation >= 1 if isinstance(validation, int) else 0 < validation < 1):
+            raise ValueError("must be a whole number of images, or a fraction above 0 and below 1")
+        return validation
+
+
+# -- training: shared by teacher and student --------------------------------------------------------------------------
+
+
+class SGD(Part):
+    name: Literal["sgd"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = true needs a momentum above 0")
+        return self
+
+
+class AdamW(Part):
+    name: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+
+
+Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[AdamW, Tag("adamw")], _by_name("sgd")]
+
+
+class LRRule(Part):
+    """How the learning rate follows the batch size: ``lr * min(cap, f(batch_size / this batch_size))``."""
+
+    name: Literal["none", "sqrt", "linear"] = "linear"
+    batch_size: PositiveInt = 128
+    cap: PositiveFloat = 4.0
+
+
+class Constant(Part):
+    name: Literal["constant"] = "constant"
+    warmup: NonNegative = 0.0
+    """Epochs (fractions allowed) over which the learning rate rises linearly from zero."""
+
+
+class Multistep(Part):
+    name: Literal["multistep"] = "multistep"
+    milestones: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.625, 0.75, 0.875)
+    """All at least 1: absolute epochs. All below 1: fractions of the run."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup: NonNegative = 0.0
+
+    @field_validator("milestones")
+    @classmethod
+    def _one_meaning(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError("milestones must rise")
+        fractions = [m < 1 for m in milestones]
+        if any(fractions) and not all(fractions):
+            raise ValueError("milestones are either all epochs (1 or more) or all fractions of the run (below 1)")
+        if not any(fractions) and any(m != int(m) for m in milestones):
+            raise ValueError("milestones in epochs must be whole numbers")
+        return milestones
+
+
+class WSD(Part):
+    """Warm-up, stable, decay: constant, then linearly to zero over the last part of the run."""
+
+    name: Literal["wsd"] = "wsd"
+    warmup: NonNegative = 1.0
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Fraction of the run over which the learning rate falls to zero."""
+
+
+class Cosine(Part):
+    name: Literal["cosine"] = "cosine"
+    warmup: NonNegative = 0.0
+
+
+Schedule = Annotated[
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Multistep, Tag("multistep")]
+    | Annotated[WSD, Tag("wsd")]
+    | Annotated[Cosine, Tag("cosine")],
+    _by_name("constant"),
+]
+
+
+class TeacherConfig(Part):
+    model: Name = "resnet56"
+    optimizer: Optimizer = SGD()
+    lr_rule: LRRule = LRRule()
+    schedule: Schedule = WSD()
+    label_smoothing: Fraction = 0.0
+    precision: Precision = "auto"
+    probe_temperature: PositiveFloat = 4.0
+    """The temperature at which a teacher's responses are measured, fixed for the study."""
+
+
+class Replicates(Part):
+    min: PositiveInt = 1
+    max: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is more than max = {self.max}")
+        return self
+
+
+class StudentConfig(Part):
+    model: Name = "resnet20"
+    epochs: PositiveInt = 60
+    batch_size: PositiveInt = 128
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Cosine()
+    temperature: PositiveFloat = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Weight of the teacher's part of the loss; the labels have the rest."""
+    precision: Precision = "auto"
+    replicates: Replicates = Replicates()
+
+
+# -- search -----------------------------------------------------------------------------------------------------------
+
+
+class Ladder(Part):
+    """Geometric rungs from ``low`` to ``high`` epochs, rounded to whole epochs, both ends included."""
+
+    low: PositiveInt
+    high: PositiveInt
+    rungs: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+    def epochs(self) -> tuple[int, ...]:
+        ratio = self.high / self.low
+        return tuple(sorted({round(self.low * ratio ** (i / (self.rungs - 1))) for i in range(self.rungs)}))
+
+
+class Range(Part):
+    """A continuous range of a further search parameter."""
+
+    low: PositiveFloat
+    high: PositiveFloat
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
+class StudentSearch(Part):
+    """Further search parameters of the student; what is not given stays as it is in ``[student]``."""
+
+    temperature: Range | None = None
+    alpha: Range | None = None
+
+    @field_validator("alpha")
+    @classmethod
+    def _alpha_is_a_weight(cls, alpha: Range | None) -> Range | None:
+        if alpha is not None and alpha.high > 1:
+            raise ValueError("alpha is a weight: high must not exceed 1")
+        return alpha
+
+
+class TeacherSearch(Part):
+    """Further search parameters of the teacher; what is not given stays as it is in ``[teacher]``."""
+
+    lr: Range | None = None
+    model: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+
+
+class SearchConfig(Part):
+    batch_size: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512, 1024)
+    epochs: Ladder | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Ladder(low=10, high=240, rungs=10)
+    trials: PositiveInt = 40
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    min_steps: Annotated[int, Field(ge=0)] = 1000
+    """Points whose teacher takes fewer steps are under-trained and cannot be the sweet spot."""
+    student: StudentSearch = StudentSearch()
+    teacher: TeacherSearch = TeacherSearch()
+
+    @field_validator("batch_size")
+    @classmethod
+    def _sorted(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(sizes)))
+
+    @field_validator("epochs")
+    @classmethod
+    def _sorted_epochs(cls, epochs: Ladder | tuple[int, ...]) -> Ladder | tuple[int, ...]:
+        return epochs if isinstance(epochs, Ladder) else tuple(sorted(set(epochs)))
+
+    @model_validator(mode="after")
+    def _grid_is_finite(self) -> Self:
+        continuous = (self.student.temperature, self.student.alpha, self.teacher.lr)
+        if self.sampler == "grid" and any(r is not None for r in continuous):
+            raise ValueError('sampler = "grid" cannot search a continuous range; use "tpe", "gp" or "random"')
+        return self
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """The epoch values of the search, ascending."""
+        return self.epochs.epochs() if isinstance(self.epochs, Ladder) else self.epochs
+
+
+class NoPruner(Part):
+    name: Literal["none"] = "none"
+
+
+class SimilarityEntropyRule(Part):
+    """Arguments of :class:`sweetspot.SimilarityEntropyPruner`."""
+
+    name: Literal["similarity-entropy"] = "similarity-entropy"
+    low: NonNegative | None = None
+    """Similarity entropy (nats) below which a trial is pruned at any rung."""
+    high: NonNegative | None = None
+    """Similarity entropy (nats) above which a trial is pruned at its own epochs."""
+    learn: bool = True
+    """Prune also by what completed trials say of similarity entropy and accuracy."""
+    n_startup_trials: Annotated[int, Field(ge=4)] = 10
+    p: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Prune when the chance of coming within ``margin`` of the best point is below this."""
+    margin: NonNegative = 0.0
+    """Accuracy (fraction) by which a point may fall short of the best and still be kept."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
+Pruner = Annotated[
+    Annotated[SimilarityEntropyRule, Tag("similarity-entropy")] | Annotated[NoPruner, Tag("none")],
+    _by_name("similarity-entropy"),
+]
+
+
+class ConfirmConfig(Part):
+    finalists: PositiveInt = 1
+    teachers: Annotated[int, Field(ge=0)] = 0
+    """Fresh teacher seeds per arm; 0: the claim is about this teacher only."""
+    seeds: Annotated[int, Field(ge=0)] = 5
+    """Fresh student seeds per teacher; 0: no confirmation."""
+    margin: NonNegative = 0.002
+    """Accuracy (fraction): smaller differences do not matter."""
+
+    @field_validator("finalists")
+    @classmethod
+    def _one_finalist(cls, finalists: int) -> int:
+        if finalists != 1:
+            raise ValueError("one finalist is fixed before the confirmation begins: must be 1 in this version")
+        return finalists
+
+    @field_validator("teachers")
+    @classmethod
+    def _this_teacher(cls, teachers: int) -> int:
+        if teachers != 0:
+            raise ValueError("the confirmation is about the teacher that was found: must be 0 in this version")
+        return teachers
+
+    @field_validator("seeds")
+    @classmethod
+    def _enough_for_an_interval(cls, seeds: int) -> int:
+        if seeds == 1:
+            raise ValueError("an interval needs at least 2 seeds (0 skips the confirmation)")
+        return seeds
+
+
+class RunConfig(Part):
+    """How a study runs, not what it is."""
+
+    checkpoint_seconds: PositiveFloat = 60.0
+    deterministic: bool = False
+    heartbeat_seconds: PositiveInt = 15
+    grace_seconds: PositiveInt = 900
+
+    @model_validator(mode="after")
+    def _grace_outlasts_heartbeats(self) -> Self:
+        if self.grace_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("grace_seconds must be at least twice heartbeat_seconds")
+        return self
+
+
+class StudyConfig(Part):
+    """A study: one data set, one teacher-student pair, and how their sweet spot is searched.
+
+    Every field has a default. Two configurations with equal :meth:`identity` are the same study.
+    """
+
+    seed: Seed = 0
+    """Split, initial weights, orders, views and the search all follow from it."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    search: SearchConfig = SearchConfig()
+    pruner: Pruner = SimilarityEntropyRule()
+    confirm: ConfirmConfig = ConfirmConfig()
+    run: RunConfig = RunConfig()
+
+    def to_json(self) -> str:
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls.model_validate_json(text)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this study itself: all but ``[run]``, ``[confirm]`` and ``search.trials``."""
+        return self.model_dump(mode="json", exclude={"run": True, "confirm": True, "search": {"trials"}})
+
+    def differences(self, other: Self) -> list[str]:
+        """The dotted keys in which the identities differ, each with both values; for the error message."""
+        return list(_differences(self.identity(), other.identity()))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, so that its hash identifies them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _differences(mine: dict[str, Any], other: dict[str, Any], path: str = "") -> list[str]:
+    found = []
+    for key in sorted(mine.keys() | other.keys()):
+        a, b = mine.get(key), other.get(key)
+        name = f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name} ({json.dumps(a)} is stored, {json.dumps(b)} is asked for)")
+    return found

@@ -1,0 +1,122 @@
+"""A study's images on the device: split, normalised, with the views and probes that training and measuring need."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.images import DataSet, Images, content_hash
+from sweetspot.data.registry import open_dataset
+from sweetspot.data.seeding import seed_of
+from sweetspot.data.split import split
+from sweetspot.data.views import Normalisation, augment, normalise
+from sweetspot.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Normalised images ready for a network.
+
+    Attributes:
+        images: float32 (N, C, H, W), channels_last.
+        labels: int64 (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class StudyData:
+    """The training and validation splits of a study's data set, on one device. Read-only.
+
+    Attributes:
+        classes: names of the classes.
+        hash: SHA-256 of the whole training set's content, which identifies the data in recipes.
+    """
+
+    def __init__(self, dataset: DataSet, config: StudyConfig, device: torch.device) -> None:
+        images = dataset.train()
+        self.classes = dataset.classes
+        self.hash = content_hash(images, dataset.classes)
+        train, validation = split(images.labels, config.data.validation, seed_of(config.seed, "split"))
+        largest = max(config.search.batch_size[-1], config.student.batch_size)
+        if largest > len(train):
+            raise UserError(
+                f"batch size {largest} is above the {len(train)} training images of {dataset.name} "
+                f"({len(images)} less {len(validation)} for validation): lower search.batch_size or student.batch_size"
+            )
+        self._dataset = dataset
+        self._augmentation = config.data.augmentation
+        self._probe_seed = seed_of(config.seed, "probe")
+        self._train = images.subset(train).to(device)
+        self._validation = images.subset(validation).to(device)
+        self._normalisation = Normalisation.of(self._train)
+
+    @property
+    def train_images(self) -> int:
+        return len(self._train)
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the training images: int64 (N,)."""
+        return self._train.labels
+
+    @property
+    def channels(self) -> int:
+        return self._train.channels
+
+    @property
+    def image_size(self) -> int:
+        return self._train.image_size
+
+    @property
+    def views_differ(self) -> bool:
+        """Whether an epoch's views differ from another's; without augmentation they do not."""
+        return bool(self._augmentation)
+
+    def views(self, seed: int, epoch: int) -> Tensor:
+        """The training images as shown in one epoch: float32 (N, C, H, W), in the order of :attr:`labels`."""
+        if not self._augmentation:
+            return self._plain_views
+        return self._normalised(augment(self._train.images, self._augmentation, seed, epoch))
+
+    @cached_property
+    def _plain_views(self) -> Tensor:
+        return self._normalised(self._train.images)
+
+    @cached_property
+    def validation(self) -> Labelled:
+        return Labelled(self._normalised(self._validation.images), self._validation.labels)
+
+    @cached_property
+    def train_probe(self) -> Labelled:
+        """A fixed, seeded sample of augmented training images, as many as the validation split has."""
+        generator = torch.Generator().manual_seed(self._probe_seed)
+        chosen = torch.randperm(len(self._train), generator=generator)[: len(self._validation)]
+        sample = self._train.subset(chosen.sort().values)
+        return Labelled(
+            self._normalised(augment(sample.images, self._augmentation, self._probe_seed, 0)), sample.labels
+        )
+
+    def test(self) -> Labelled:
+        """The test split. For the confirmation alone: each call is a look at it."""
+        images = self._dataset.test().to(self._train.device)
+        return Labelled(self._normalised(images.images), images.labels)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return normalise(images, self._normalisation)
+
+
+def load_study_data(config: StudyConfig, root: Path | None, device: torch.device) -> StudyData:
+    """Open the study's data set and put it on the device.
+
+    Raises:
+        UserError: if there is no such data set, it cannot be read, or it does not fit the configuration.
+    """
+    return StudyData(open_dataset(config.data.dataset, root), config, device)

@@ -1,0 +1,14 @@
+"""What outlives a process: the shared database and the artifacts."""
+
+from sweetspot.store.artifacts import Artifacts, DamagedBlobError
+from sweetspot.store.lease import Lease, Leases, LostLeaseError
+from sweetspot.store.store import Store
+from sweetspot.store.students import Student
+from sweetspot.store.studies import StudyRecord
+from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot
+from sweetspot.store.workers import WorkerRecord
+
+__all__ = [
+    "TRUNK", "Artifacts", "DamagedBlobError", "Lease", "Leases", "LostLeaseError", "Measurement", "Probe", "Snapshot",
+    "Store", "Student", "StudyRecord", "WorkerRecord",
+]  # fmt: skip

@@ -1,0 +1,158 @@
+"""The one place that sets engine options and creates the schema: Optuna's storage and our tables on one engine."""
+
+import logging
+import random
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy import select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from sweetspot.config import RunConfig
+from sweetspot.errors import UserError
+from sweetspot.store.schema import VERSION, Base, SchemaVersion
+from sweetspot.store.url import full, shown
+
+_log = logging.getLogger(__name__)
+_BUSY_SECONDS = 60
+_CONNECT_SECONDS = 10
+
+T = TypeVar("T")
+StaleCallback = Callable[[optuna.Study, FrozenTrial], None]
+
+
+class Storage(RDBStorage):
+    """Optuna's storage in which a heartbeat outlives a database error."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """As in Optuna, but an error is logged: raised, it would end the heartbeat's thread for good."""
+        try:
+            super().record_heartbeat(trial_id)  # type: ignore[no-untyped-call,unused-ignore]
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            _log.warning("heartbeat of trial %d not recorded, will retry: %s", trial_id, type(error).__name__)
+
+
+class Database:
+    """Optuna's storage and our tables in one relational database.
+
+    Use it from one process; open it again in a child. Sessions may be used from several threads, one each.
+    """
+
+    def __init__(self, url: URL, storage: Storage) -> None:
+        self.url = url
+        self.storage = storage
+        self.engine = storage.engine
+        self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
+
+    def close(self) -> None:
+        self.storage.remove_session()
+        self.engine.dispose()
+
+
+def open_database(url: URL, run: RunConfig | None = None, on_stale: StaleCallback | None = None) -> Database:
+    """Connect, creating the schema where it is missing; many processes may do so at once.
+
+    Args:
+        url: from :func:`sweetspot.store.url.database_url`.
+        run: heartbeat and grace period of the study whose trials are run; without it no heartbeats are recorded.
+        on_stale: called with a trial that was failed because its heartbeat stopped.
+
+    Raises:
+        UserError: if the database cannot be reached, or belongs to a newer version.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = _retried(url, lambda: _storage(url, run, on_stale))
+    database = Database(url, storage)
+    _retried(url, lambda: _create_schema(database))
+    return database
+
+
+def _storage(url: URL, run: RunConfig | None, on_stale: StaleCallback | None) -> Storage:
+    return Storage(
+        full(url),
+        _engine_options(url),
+        heartbeat_interval=run.heartbeat_seconds if run else None,
+        grace_period=run.grace_seconds if run else None,
+        heartbeat_stale_trial_callback=on_stale,
+    )
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    # A worker needs one connection; the heartbeat's and the lease's threads a second and a third now and then.
+    options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2}
+    if url.get_backend_name() == "sqlite":
+        return options | {"creator": lambda: _connect_sqlite(str(url.database))}
+    return options | {"connect_args": {"connect_timeout": _CONNECT_SECONDS}}
+
+
+def _connect_sqlite(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def _retried(url: URL, create: Callable[[], T], seconds: float = 20.0) -> T:
+    """``create()``, again where another process creates the same tables at the same moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return create()
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            if not _is_race(error) or time.monotonic() > deadline:
+                raise _unreachable(url, error) from None
+        except optuna.exceptions.StorageInternalError as error:
+            if time.monotonic() > deadline:
+                raise _unreachable(url, error) from None
+        except (SQLAlchemyError, ImportError, sqlite3.Error) as error:
+            raise _unreachable(url, error) from None
+        except RuntimeError as error:  # Optuna: the tables belong to another version of Optuna
+            raise UserError(f"the database {shown(url)} cannot be used: {_first_line(error)}") from None
+        time.sleep(random.uniform(0.05, 0.3))
+
+
+def _is_race(error: SQLAlchemyError) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("already exists", "duplicate", "unique", "locked", "no such table"))
+
+
+def _unreachable(url: URL, error: Exception) -> UserError:
+    if isinstance(error, ImportError | NoSuchModuleError):
+        return UserError(f"the database {shown(url)} needs a driver that is not installed: {_first_line(error)}")
+    hint = "is the server running, and are host, user, password and database right?"
+    if url.get_backend_name() == "sqlite":
+        folder = Path(str(url.database)).parent
+        hint = f"may you write in {folder}?" if folder.is_dir() else f"there is no folder {folder}"
+    cause = getattr(error, "orig", None) or error
+    reason = _first_line(cause)
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return UserError(f"cannot open the database {shown(url)} ({reason}): {hint}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _create_schema(database: Database) -> None:
+    Base.metadata.create_all(database.engine)
+    with database.session.begin() as session:
+        found = session.scalar(select(SchemaVersion.version))
+        if found is None:
+            session.add(SchemaVersion(version=VERSION))
+        elif found > VERSION:
+            raise UserError(
+                f"the database {shown(database.url)} was made by a newer sweetspot (schema {found}, "
+                f"this one knows {VERSION}): update sweetspot"
+            )

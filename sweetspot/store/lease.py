@@ -1,0 +1,156 @@
+"""Leases: who alone may do a thing, by compare-and-set on a row; never an open transaction."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from sweetspot.store.database import Database
+from sweetspot.store.schema import LeaseRow
+
+
+class LostLeaseError(Exception):
+    """Another worker has taken the lease over: what was done under it must not be written."""
+
+
+@dataclass
+class Lease:
+    """A lease that is held. A context manager: released on the way out.
+
+    The fencing token belongs to this holding alone; whoever writes under the lease calls :meth:`check` in the same
+    transaction, so that the rows of a holder that was taken for dead bounce.
+    """
+
+    name: str
+    token: int
+    _leases: "Leases" = field(repr=False)
+
+    def check(self, session: Session) -> None:
+        """Renew within the caller's transaction, which then holds the row until it ends.
+
+        Raises:
+            LostLeaseError: if the lease has another owner by now.
+        """
+        renewed = session.execute(
+            update(LeaseRow)
+            .where(LeaseRow.name == self.name, LeaseRow.token == self.token, LeaseRow.owner == self._leases.owner)
+            .values(counter=LeaseRow.counter + 1)
+        )
+        if renewed.rowcount != 1:  # type: ignore[attr-defined]
+            raise LostLeaseError(self.name)
+
+    def release(self) -> None:
+        """Free it. Harmless when it is lost or free already."""
+        self._leases.release(self)
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Leases:
+    """The leases of one worker: takes, renews and frees them.
+
+    A lease is taken over when its counter has not moved for ``expiry`` seconds on *this* worker's monotonic clock (no
+    two machines' clocks are compared), or at once when its owner is known to be dead.
+
+    Args:
+        database: the shared database.
+        owner: this worker's id.
+        expiry: seconds without a renewal after which an owner is taken for dead.
+        is_dead: tells of an owner's id whether its process is known to have ended.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        owner: str,
+        expiry: float,
+        is_dead: Callable[[str], bool] = lambda owner: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.owner = owner
+        self._session = database.session
+        self._expiry = expiry
+        self._is_dead = is_dead
+        self._clock = clock
+        self._seen: dict[str, tuple[int, int, float]] = {}  # name -> token, counter, when it was first seen so
+        self._held: dict[str, Lease] = {}
+        self._lock = threading.Lock()
+
+    def acquire(self, name: str, heading_for: int = 0) -> Lease | None:
+        """The lease, or None while another worker holds it."""
+        with self._session.begin() as session:
+            row = session.get(LeaseRow, name)
+        if row is None:
+            try:
+                with self._session.begin() as session:
+                    session.add(LeaseRow(name=name, owner=self.owner, token=1, counter=0, heading_for=heading_for))
+            except IntegrityError:  # somebody was faster
+                return None
+            return self._hold(Lease(name, 1, self))
+        if row.owner and not self._abandoned(row):
+            return None
+        with self._session.begin() as session:
+            taken = session.execute(
+                update(LeaseRow)
+                .where(LeaseRow.name == name, LeaseRow.token == row.token, LeaseRow.counter == row.counter)
+                .where(LeaseRow.owner == row.owner)
+                .values(owner=self.owner, token=row.token + 1, counter=0, heading_for=heading_for)
+            )
+        if taken.rowcount != 1:  # type: ignore[attr-defined]
+            return None
+        return self._hold(Lease(name, row.token + 1, self))
+
+    def _hold(self, lease: Lease) -> Lease:
+        with self._lock:
+            self._held[lease.name] = lease
+        self._seen.pop(lease.name, None)
+        return lease
+
+    def _abandoned(self, row: LeaseRow) -> bool:
+        if self._is_dead(row.owner):
+            return True
+        token, counter, since = self._seen.get(row.name, (-1, -1, 0.0))
+        if (token, counter) != (row.token, row.counter):
+            self._seen[row.name] = (row.token, row.counter, self._clock())
+            return False
+        return self._clock() - since > self._expiry
+
+    def release(self, lease: Lease) -> None:
+        with self._lock:
+            if self._held.get(lease.name) is lease:
+                del self._held[lease.name]
+        with self._session.begin() as session:
+            session.execute(
+                update(LeaseRow).where(LeaseRow.name == lease.name, LeaseRow.token == lease.token).values(owner="")
+            )
+
+    def renew(self) -> None:
+        """Renew every lease that is held; a lost one is noticed at its holder's next :meth:`Lease.check`."""
+        with self._lock:
+            held = list(self._held.values())
+        for lease in held:
+            try:
+                with self._session.begin() as session:
+                    lease.check(session)
+            except LostLeaseError:
+                with self._lock:
+                    if self._held.get(lease.name) is lease:
+                        del self._held[lease.name]
+
+    def held_by_others(self, prefix: str) -> dict[str, int]:
+        """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for."""
+        with self._session() as session:
+            rows = session.scalars(select(LeaseRow).where(LeaseRow.name.startswith(prefix, autoescape=True)))
+            return {row.name.removeprefix(prefix): row.heading_for for row in rows if row.owner not in ("", self.owner)}

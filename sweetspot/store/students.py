@@ -1,0 +1,115 @@
+"""The rows of students: the truth about a point is all of them, pooled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from sweetspot.store.artifacts import Artifacts
+from sweetspot.store.database import Database
+from sweetspot.store.schema import StudentRow
+
+Purpose = Literal["search", "confirm"]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One trained student; accuracies are fractions."""
+
+    distillation: str
+    purpose: Purpose
+    replicate: int
+    study: str
+    accuracy: float
+    curve: dict[str, Any]
+    seconds: float
+    weights: str
+    test_correct: NDArray[np.bool_] | None = None
+    """(test images,), or None where the test split was not looked at."""
+
+    @property
+    def test_accuracy(self) -> float | None:
+        return None if self.test_correct is None else float(self.test_correct.mean())
+
+
+class StudentStore:
+    """Students by the hash of their distillation and their replicate's index."""
+
+    def __init__(self, database: Database, artifacts: Artifacts) -> None:
+        self._session = database.session
+        self.artifacts = artifacts
+
+    def add(self, student: Student) -> None:
+        """Record a student. One that is there already stays: both were trained alike."""
+        correct = student.test_correct
+        row = StudentRow(
+            distillation=student.distillation,
+            purpose=student.purpose,
+            replicate=student.replicate,
+            study=student.study,
+            accuracy=student.accuracy,
+            curve=student.curve,
+            seconds=student.seconds,
+            weights=student.weights,
+            test_accuracy=student.test_accuracy,
+            test_correct=None if correct is None else _pack(correct),
+        )
+        try:
+            with self._session.begin() as session:
+                session.add(row)
+        except IntegrityError:
+            pass
+
+    def of(self, distillations: Sequence[str], purpose: Purpose) -> dict[str, list[Student]]:
+        """The students of each distillation by rising replicate; those without any are left out."""
+        found: dict[str, list[Student]] = {}
+        with self._session() as session:
+            for chunk in range(0, len(distillations), 500):
+                rows = session.scalars(
+                    select(StudentRow)
+                    .where(StudentRow.distillation.in_(distillations[chunk : chunk + 500]))
+                    .where(StudentRow.purpose == purpose)
+                    .order_by(StudentRow.replicate)
+                )
+                for row in rows:
+                    found.setdefault(row.distillation, []).append(_student(row))
+        return found
+
+    def delete(self, distillations: Sequence[str]) -> None:
+        """Remove the students of these distillations, and their weights."""
+        for chunk in range(0, len(distillations), 500):
+            chosen = StudentRow.distillation.in_(distillations[chunk : chunk + 500])
+            with self._session.begin() as session:
+                names = set(session.scalars(select(StudentRow.weights).where(chosen)))
+                session.execute(delete(StudentRow).where(chosen))
+            with self._session() as session:
+                names -= set(session.scalars(select(StudentRow.weights).where(StudentRow.weights.in_(names))))
+            for name in names:
+                self.artifacts.discard(name)
+
+
+def _pack(correct: NDArray[np.bool_]) -> bytes:
+    return len(correct).to_bytes(4, "big") + np.packbits(correct).tobytes()
+
+
+def _unpack(packed: bytes) -> NDArray[np.bool_]:
+    images = int.from_bytes(packed[:4], "big")
+    return np.unpackbits(np.frombuffer(packed[4:], np.uint8), count=images).astype(bool)
+
+
+def _student(row: StudentRow) -> Student:
+    return Student(
+        distillation=row.distillation,
+        purpose="confirm" if row.purpose == "confirm" else "search",
+        replicate=row.replicate,
+        study=row.study,
+        accuracy=row.accuracy,
+        curve=row.curve,
+        seconds=row.seconds,
+        weights=row.weights,
+        test_correct=None if row.test_correct is None else _unpack(row.test_correct),
+    )

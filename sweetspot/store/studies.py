@@ -1,0 +1,70 @@
+"""The rows of studies: name, configuration, data, and why a search ended."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from sweetspot.config import StudyConfig
+from sweetspot.store.database import Database
+from sweetspot.store.schema import StudyRow
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    name: str
+    config: StudyConfig
+    data_hash: str
+    ended: str | None
+    """Why the search asks for no further trial although its total is not reached."""
+    test_looks: int
+
+
+class StudyStore:
+    """The studies of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._session = database.session
+
+    def add(self, name: str, config: StudyConfig, data_hash: str) -> bool:
+        """Record a new study; False if one of that name is there."""
+        try:
+            with self._session.begin() as session:
+                session.add(StudyRow(name=name, config=config.to_json(), data_hash=data_hash))
+        except IntegrityError:
+            return False
+        return True
+
+    def get(self, name: str) -> StudyRecord | None:
+        with self._session() as session:
+            row = session.get(StudyRow, name)
+            return None if row is None else _record(row)
+
+    def all(self) -> list[StudyRecord]:
+        """By creation."""
+        with self._session() as session:
+            return [_record(row) for row in session.scalars(select(StudyRow).order_by(StudyRow.created, StudyRow.name))]
+
+    def set_config(self, name: str, config: StudyConfig) -> None:
+        with self._session.begin() as session:
+            session.execute(update(StudyRow).where(StudyRow.name == name).values(config=config.to_json()))
+
+    def set_ended(self, name: str, reason: str | None) -> None:
+        with self._session.begin() as session:
+            session.execute(update(StudyRow).where(StudyRow.name == name).values(ended=reason))
+
+    def count_test_look(self, name: str) -> int:
+        """Note one more look at the test split; how many its data has had, by all studies of this database."""
+        with self._session.begin() as session:
+            session.execute(update(StudyRow).where(StudyRow.name == name).values(test_looks=StudyRow.test_looks + 1))
+            data_hash = select(StudyRow.data_hash).where(StudyRow.name == name).scalar_subquery()
+            looks = session.scalar(select(func.sum(StudyRow.test_looks)).where(StudyRow.data_hash == data_hash))
+            return int(looks or 0)
+
+    def delete(self, name: str) -> None:
+        with self._session.begin() as session:
+            session.execute(delete(StudyRow).where(StudyRow.name == name))
+
+
+def _record(row: StudyRow) -> StudyRecord:
+    return StudyRecord(row.name, StudyConfig.from_json(row.config), row.data_hash, row.ended, row.test_looks)

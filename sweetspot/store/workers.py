@@ -1,0 +1,112 @@
+"""The rows of workers: who lives, on which machine, doing what."""
+
+import os
+import platform
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import delete, select, update
+
+from sweetspot.store.database import Database
+from sweetspot.store.schema import WorkerRow, now
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    id: str
+    host: str
+    pid: int
+    device: str
+    study: str | None
+    trial: int | None
+    phase: str
+    detail: dict[str, Any]
+    last_seen: datetime
+    ended: bool
+    """Its process is known to be gone. Of a silent process on another machine nothing is known."""
+
+
+@cache
+def boot_id() -> str:
+    """Differs from one start of this machine to the next, so that a reused process id is not taken for the old one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"{platform.node()}-{psutil.boot_time():.0f}"
+
+
+class WorkerStore:
+    """Worker processes register here, say what they do, and are found dead."""
+
+    def __init__(self, database: Database) -> None:
+        self._session = database.session
+
+    def register(self, device: str) -> str:
+        """Add this process; its worker id."""
+        worker = uuid.uuid4().hex
+        with self._session.begin() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.last_seen < now() - timedelta(days=30)))
+            session.add(
+                WorkerRow(
+                    id=worker,
+                    host=socket.gethostname(),
+                    boot_id=boot_id(),
+                    pid=os.getpid(),
+                    process_start=psutil.Process().create_time(),
+                    device=device,
+                    detail={},
+                )
+            )
+        return worker
+
+    def update(self, worker: str, **values: Any) -> None:
+        """Set columns of a worker, and that it was seen now."""
+        with self._session.begin() as session:
+            session.execute(update(WorkerRow).where(WorkerRow.id == worker).values(last_seen=now(), **values))
+
+    def unregister(self, worker: str) -> None:
+        with self._session.begin() as session:
+            session.execute(delete(WorkerRow).where(WorkerRow.id == worker))
+
+    def of_study(self, study: str) -> list[WorkerRecord]:
+        """The workers that are at this study or its companions, dead ones included, oldest first."""
+        with self._session() as session:
+            rows = session.scalars(
+                select(WorkerRow)
+                .where((WorkerRow.study == study) | WorkerRow.study.startswith(f"{study}/", autoescape=True))
+                .order_by(WorkerRow.started)
+            )
+            return [_record(row) for row in rows]
+
+    def has_ended(self, worker: str) -> bool:
+        """True if the worker's process is known to be gone: it ran on this machine and does no longer."""
+        with self._session() as session:
+            row = session.get(WorkerRow, worker)
+            return row is None or _has_ended(row)
+
+
+def _record(row: WorkerRow) -> WorkerRecord:
+    return WorkerRecord(
+        row.id, row.host, row.pid, row.device, row.study, row.trial, row.phase, row.detail, row.last_seen,
+        _has_ended(row),
+    )  # fmt: skip
+
+
+def _has_ended(row: WorkerRow) -> bool:
+    if row.host != socket.gethostname():
+        return False
+    if row.boot_id != boot_id():
+        return True
+    try:
+        process = psutil.Process(row.pid)
+        return bool(abs(process.create_time() - row.process_start) > 1.0 or process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False

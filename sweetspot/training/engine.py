@@ -1,0 +1,121 @@
+"""The epoch engine: straight loops over an epoch that lies on the device."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sweetspot.config import Precision
+from sweetspot.data.seeding import seed_of
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits of a batch, indices of its images) -> scalar loss."""
+
+EVALUATION_BATCH = 1000
+BATCHNORM_BATCHES = 100
+
+
+class DivergedError(Exception):
+    """The loss of an epoch is not finite."""
+
+    def __init__(self, epoch: int, lr: float) -> None:
+        super().__init__(f"loss not finite in epoch {epoch} at learning rate {lr:g}")
+        self.epoch = epoch
+        self.lr = lr
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+def epoch_order(images: int, batch_size: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """The order of an epoch's images: int64 (steps * batch_size,); the last partial batch is dropped."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
+    steps = images // batch_size
+    return torch.randperm(images, generator=generator)[: steps * batch_size].to(device)
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    loss_of: Loss,
+    lrs: Sequence[float],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    precision: Precision,
+) -> float:
+    """Train one epoch of ``len(lrs)`` steps; the mean loss.
+
+    All that is random in it (order, dropout) follows from ``seed`` and ``epoch`` alone.
+
+    Args:
+        model: in any mode; left in training mode.
+        optimizer: of the model's parameters.
+        images: float (N, C, H, W), the epoch's views, normalised, on the model's device.
+        loss_of: the loss of a batch, from its float32 or bfloat16 logits and its images' indices.
+        lrs: the learning rate of each step.
+        batch_size: images per step.
+        seed: of the run.
+        epoch: counted from 0.
+        precision: "float32", or "bfloat16" for autocast.
+
+    Raises:
+        DivergedError: if the mean loss is not finite.
+    """
+    order = epoch_order(len(images), batch_size, seed, epoch, images.device)
+    shuffled = images[order]
+    torch.manual_seed(seed_of(seed, "dropout", epoch))
+    model.train()
+    total = torch.zeros((), device=images.device)
+    with autocast(images.device, precision):
+        for step, lr in enumerate(lrs):
+            batch = slice(step * batch_size, (step + 1) * batch_size)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            loss = loss_of(model(shuffled[batch]), order[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+    mean = float(total) / len(lrs)
+    if not math.isfinite(mean):
+        raise DivergedError(epoch + 1, max(lrs))
+    return mean
+
+
+@torch.no_grad()
+def respond(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    """The model's logits on normalised images in evaluation mode: float32 (N, K)."""
+    model.eval()
+    with autocast(images.device, precision):
+        return torch.cat([model(batch).float() for batch in images.split(EVALUATION_BATCH)])
+
+
+@torch.no_grad()
+def recompute_batchnorm(model: nn.Module, images: Tensor, batch_size: int, precision: Precision) -> None:
+    """Replace BatchNorm's running statistics by their average over batches of ``images``, in place.
+
+    At most :data:`BATCHNORM_BATCHES` batches are used, in the order given; the model is left in evaluation mode. A
+    model without BatchNorm is left as it is.
+    """
+    model.eval()
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average
+        layer.train()
+    batches = max(1, min(BATCHNORM_BATCHES, len(images) // batch_size))
+    with autocast(images.device, precision):
+        for batch in images[: batches * batch_size].split(batch_size):
+            model(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
