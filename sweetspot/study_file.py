@@ -52,6 +52,35 @@ def find(study: str) -> Path:
     raise unknown_name("study", study, known)
 
 
+def is_study(text: str) -> bool:
+    """Whether ``text`` names a study file rather than a data set."""
+    return text.endswith(".toml") or text in built_in()
+
+
+def draft_for(dataset: str | None, study: str | None) -> "Draft":
+    """The study file of ``study``, of the data set, or the default one; its data set replaced by ``dataset``.
+
+    Raises:
+        UserError: if neither is given, or there is no such study.
+    """
+    known = built_in()
+    if dataset is None and study in (None, DEFAULT):
+        names = ", ".join(name for name in known if name != DEFAULT)
+        raise UserError(f"what is the data? Give --dataset or --study; built in are {names}, or --dataset npz:PATH")
+    draft = Draft.read(find(study)) if study else Draft.read(known.get(dataset or "", known[DEFAULT]))
+    if dataset is not None:
+        draft.set("data.dataset", dataset, "--dataset")
+    return draft
+
+
+def default_name(dataset: str, study: str | None) -> str:
+    """What a study is called that is given no name: after its file, or its data set's last component."""
+    if study is not None and study != DEFAULT:
+        return Path(study).stem
+    kind, colon, path = dataset.partition(":")
+    return Path(path.rstrip("/")).stem if colon else kind
+
+
 @dataclass
 class Draft:
     """A study's values before they are validated, and where each came from.
@@ -98,6 +127,11 @@ class Draft:
         if not equals:
             raise UserError(f"--set {assignment}: write it as path=value, like --set teacher.optimizer.lr=0.1")
         self.set(key.strip(), _toml_value(text.strip()), f"--set {key.strip()}")
+
+    def overridden(self, key: str) -> bool:
+        """Whether a value was given for ``key`` beside the file's, by itself or with its table."""
+        path = tuple(key.split("."))
+        return any(path[: len(given)] == given for given in self._overridden)
 
     def config(self) -> StudyConfig:
         """The validated configuration.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sweetspot.config import StudyConfig
-from sweetspot.data.images import DataSet, Images, content_hash
+from sweetspot.data.images import DataSet, content_hash
 from sweetspot.data.registry import open_dataset
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.split import split

@@ -124,6 +124,7 @@ def verdict(
     over_student_alone: Interval,
     over_most_accurate: Interval | None,
     over_longest: Interval | None,
+    longest_is_best: bool,
     margin: float,
 ) -> Verdict:
     """What the gains of the best point show.
@@ -136,7 +137,9 @@ def verdict(
         over_student_alone: the best point's accuracy less that of students trained on labels alone.
         over_most_accurate: less that of the most accurate teacher's students; None where that teacher *is* the best
             point, which then cannot be confirmed to be better than it.
-        over_longest: less that of the longest-trained teacher's students; None where that teacher is the best point.
+        over_longest: less that of the longest-trained teacher's students; None where it *is* the best point or could
+            not be trained.
+        longest_is_best: whether the longest-trained teacher is the best point.
         margin: the difference, a fraction, that does not matter.
 
     Raises:
@@ -145,7 +148,7 @@ def verdict(
     if not (math.isfinite(margin) and margin >= 0):
         raise ValueError(f"the margin must be a finite number of at least 0, found {margin}")
     alone, accurate = over_student_alone, over_most_accurate
-    longest = _longest_words(over_longest)
+    longest = _longest_words(over_longest, longest_is_best)
     if accurate is not None and _helps(alone) and _helps(accurate):
         words = (
             f"confirmed: the best point gains {_gain(alone)} over the student alone {_at_least(alone)} "
@@ -165,11 +168,12 @@ def verdict(
         return Verdict(False, f"the most accurate teacher is the best point: {_enough(alone)}. {longest} {SCOPE}")
     if _too_small(accurate, margin):
         words = (
-            f"no better than the most accurate teacher: the best point's gain over it is "
+            "no better than the most accurate teacher: the best point's gain over it is "
             f"{_gain(accurate)} {_at_most(accurate, margin)}; {_enough(alone)}"
         )
         return Verdict(False, f"{words}. {longest} {SCOPE}")
-    words = f"undecided: the best point {_standing('the student alone', alone)}, and {_standing('the most accurate teacher', accurate)}"
+    of_both = f"{_standing('the student alone', alone)}, and {_standing('the most accurate teacher', accurate)}"
+    words = f"undecided: the best point {of_both}"
     return Verdict(None, f"{words}; more [confirm] seeds would narrow it. {longest} {SCOPE}")
 
 
@@ -224,9 +228,11 @@ def _standing(arm: str, gain: Interval) -> str:
     return f"{known} {arm}, by {_gain(gain)} {_between(gain)}"
 
 
-def _longest_words(gain: Interval | None) -> str:
-    if gain is None:
+def _longest_words(gain: Interval | None, is_best: bool) -> str:
+    if is_best:
         return "The best point is the longest-trained teacher."
+    if gain is None:
+        return "The longest-trained teacher could not be trained."
     return f"Its gain over the longest-trained teacher is {_gain(gain)} {_between(gain)}."
 
 

@@ -71,6 +71,7 @@ def train_epoch(
     shuffled = images[order]
     torch.manual_seed(seed_of(seed, "dropout", epoch))
     model.train()
+    parameters = list(model.parameters())
     total = torch.zeros((), device=images.device)
     with autocast(images.device, precision):
         for step, lr in enumerate(lrs):
@@ -78,7 +79,8 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             loss = loss_of(model(shuffled[batch]), order[batch])
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
             optimizer.step()
             total += loss.detach()

@@ -1,0 +1,279 @@
+"""The commands of ``sweetspot``. Each imports what it needs when it runs."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweetspot.cli.options import Artifacts, Data, Device, Json, Storage, StudyName
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(
+    name="sweetspot",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Finds how long, and at which batch size, to train a teacher so that its student is best.",
+)
+
+
+@app.command()
+def optimize(
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Data set, with its built-in study: see sweetspot datasets; or npz:PATH."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.toml", help="Built-in study or study file.", show_default="the data set's"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Name of the study.", show_default="after file or data set")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Teacher network.", show_default="the study's")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Student network.", show_default="the study's")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Total of finished trials, those of earlier runs included.",
+            show_default="the stored total, else the study's",
+        ),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(metavar="N|auto", help="Worker processes. auto: one per GPU, else one per core."),
+    ] = "auto",
+    device: Device = "auto",
+    storage: Storage = None,
+    artifacts: Artifacts = None,
+    data: Data = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Any field of the study file, e.g. --set search.batch_size=[64,128]; may be repeated.",
+            show_default="none",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S", min=0, help="Seconds after which the search starts no further trial.", show_default="none"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Seed of split, networks and search.", show_default="the study's"),
+    ] = None,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the expected cost, and do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+    json_: Json = False,
+) -> None:
+    """Find the sweet spot: search, confirm, and say what was found. Run again, it continues."""
+    from sweetspot.study_file import default_name, draft_for
+
+    draft = draft_for(dataset, study)
+    given = {
+        "teacher.model": ("--teacher", teacher),
+        "student.model": ("--student", student),
+        "search.trials": ("--trials", trials),
+        "seed": ("--seed", seed),
+        "confirm.seeds": ("--no-confirm", 0 if no_confirm else None),
+    }
+    for assignment in set_ or []:
+        draft.assign(assignment)
+    for key, (option, value) in given.items():
+        if value is not None:
+            draft.set(key, value, option)
+    total = draft.overridden("search.trials")
+    config = draft.config()
+
+    from rich.console import Console
+
+    from sweetspot.workers.optimize import Run, plan, run_study
+
+    run = Run(
+        name=name if name is not None else default_name(config.data.dataset, study),
+        storage=storage,
+        artifacts=artifacts,
+        data=data,
+        workers=_workers(workers),
+        device=device,
+        trials=config.search.trials if total else None,
+        timeout=timeout,
+    )
+    if dry_run:
+        cost, sentence = plan(config, run)
+        _print_json(cost.to_dict()) if json_ else print(sentence)
+        return
+    result = run_study(config, run, Console(stderr=True), quiet=quiet)
+    if json_:
+        _print_json(result.to_dict())
+    elif not quiet:
+        from sweetspot.report.text import summary
+
+        _print(summary(result))
+
+
+@app.command()
+def worker(
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Study to join.", show_default="every study that has trials left"),
+    ] = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    artifacts: Artifacts = None,
+    data: Data = None,
+) -> None:
+    """Join a study that exists, with the configuration kept in the database, until it is done."""
+    from sweetspot.workers.worker import work
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    work(name, storage=storage, artifacts=artifacts, data=data, device=device)
+
+
+@app.command()
+def status(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
+    """The studies in the storage, how far they are, and who works on them."""
+    from sweetspot.report.result import read_result, read_results
+    from sweetspot.store import Store
+
+    with Store(storage, artifacts) as store:
+        results = [read_result(store, study)] if study else read_results(store)
+    if json_:
+        _print_json([result.status_dict() for result in results])
+        return
+    if not results:
+        print("no study yet: start one with sweetspot optimize --dataset digits")
+        return
+    from sweetspot.report.text import status_table
+
+    _print(status_table(results))
+
+
+@app.command()
+def best(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
+    """The best point of a study, its confirmation and what it cost."""
+    from sweetspot.report.result import read_result
+    from sweetspot.store import Store
+
+    with Store(storage, artifacts) as store:
+        result = read_result(store, study)
+    answer = result.to_dict()  # also tells that no trial has finished
+    if json_:
+        _print_json(answer)
+        return
+    from sweetspot.report.text import summary
+
+    _print(summary(result))
+
+
+@app.command()
+def trials(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
+    """Every trial of a study."""
+    from sweetspot.report.result import read_result
+    from sweetspot.store import Store
+
+    with Store(storage, artifacts) as store:
+        result = read_result(store, study)
+    if json_:
+        _print_json(result.trials_list())
+        return
+    from sweetspot.report.text import trials_table
+
+    _print(trials_table(result))
+
+
+@app.command()
+def delete(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    storage: Storage = None,
+    artifacts: Artifacts = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a study with its companions, and the networks that nothing else uses."""
+    from sweetspot.store import Store
+    from sweetspot.study.deletion import delete_study
+    from sweetspot.study.search import get_study
+
+    with Store(storage, artifacts) as store:
+        record = get_study(store, study)
+        if not yes:
+            typer.confirm(f"Remove the study {record.name!r} and its networks?", abort=True, err=True)
+        delete_study(store, record)
+    print(f"removed {record.name}")
+
+
+@app.command()
+def studies(json_: Json = False) -> None:
+    """The built-in study files."""
+    from sweetspot.study_file import built_in, headline
+
+    _list({name: headline(path) for name, path in built_in().items()}, json_)
+
+
+@app.command()
+def datasets(json_: Json = False) -> None:
+    """The data sets that can be named."""
+    from sweetspot.data import describe, names
+
+    _list({name: describe(name) for name in names()}, json_)
+
+
+@app.command()
+def models(json_: Json = False) -> None:
+    """The networks that can be named."""
+    from sweetspot.models import describe, names
+
+    _list({name: describe(name) for name in names()}, json_)
+
+
+def _workers(text: str) -> int | None:
+    from sweetspot.errors import UserError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--workers {text}: give a number of 1 or more, or auto")
+    return int(text)
+
+
+def _list(lines: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        _print_json([{"name": name, "description": line} for name, line in lines.items()])
+        return
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:<{width}}  {line}")
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=_plain)
+    print()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _print(text: "RenderableType") -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(text)

@@ -1,0 +1,50 @@
+"""``main``: runs a command and turns what went wrong into one line and an exit status."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import typer
+from typer.main import get_command
+
+from sweetspot.cli.commands import app
+from sweetspot.errors import RunError, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status.
+
+    0: done; 1: a run that failed; 2: a mistake of the user; 130: interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = get_command(app).main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _say(error, 2)
+    except RunError as error:
+        return _say(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted; the same command continues where it stopped", 130)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's own errors
+            return _say(error.format_message() or "see --help", 2)
+        if not os.environ.get("SWEETSPOT_TRACEBACK"):
+            return _say(f"{type(error).__name__}: {error} (SWEETSPOT_TRACEBACK=1 shows where)", 1)
+        raise
+
+
+def _say(error: object, code: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

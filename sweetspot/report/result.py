@@ -1,0 +1,300 @@
+"""StudyResult: what a study has found, as values; and the JSON that programs read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.config import StudyConfig
+from sweetspot.errors import RunError
+from sweetspot.store import Store, StudyRecord, WorkerRecord
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation
+from sweetspot.study.inference import Interval
+from sweetspot.study.ranking import Ranked, ranking, steps_of, teacher_at
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, Counts, companions, get_study, load
+from sweetspot.study.space import Point
+from sweetspot.training.schedules import schedule
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a study has cost, its confirmation included.
+
+    Attributes:
+        teacher_epochs_requested: what the same work would have trained without a store.
+        teacher_epochs_trained: what it trained.
+        seconds: of workers, training and measuring; waiting is not counted.
+    """
+
+    teacher_epochs_requested: int
+    teacher_epochs_trained: int
+    student_epochs: int
+    seconds: float
+
+    @classmethod
+    def of(cls, search: Sequence[FrozenTrial], confirming: Sequence[FrozenTrial], points: Any) -> "Cost":
+        """Args: the trials of both studies, and the point of each arm."""
+        both = [*search, *confirming]
+        requested = sum(_requested(t) for t in search)
+        requested += sum(
+            point.epochs
+            for t in confirming
+            if t.state == TrialState.COMPLETE and (point := points.get(t.number)) is not None
+        )
+        phases = [t.user_attrs.get("seconds", {}) for t in both]
+        return cls(
+            requested,
+            sum(t.user_attrs.get("epochs_trained", 0) for t in both),
+            sum(t.user_attrs.get("student_epochs", 0) for t in both),
+            sum(seconds for phase in phases for name, seconds in phase.items() if name != "waiting"),
+        )
+
+
+def _requested(trial: FrozenTrial) -> int:
+    """The teacher epochs that a trial asked for: a pruned one up to the step at which it stopped."""
+    if trial.state == TrialState.COMPLETE:
+        return int(trial.params["epochs"])
+    if trial.state == TrialState.PRUNED:
+        return int(trial.user_attrs.get("pruned_at", trial.user_attrs.get("epochs_trained", 0)))
+    return 0
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study as it stands: its trials, its points ranked, its confirmation, its cost.
+
+    Accuracies are fractions, times seconds, entropies nats.
+    """
+
+    record: StudyRecord
+    trials: tuple[FrozenTrial, ...]
+    ranked: tuple[Ranked, ...]
+    confirmation: Confirmation | None
+    cost: Cost
+    best_measures: dict[str, float]
+    """Of the best point's teacher: its validation accuracy, and similarity measures on training views."""
+    baseline_steps: dict[str, int]
+    workers: tuple[WorkerRecord, ...]
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def config(self) -> StudyConfig:
+        return self.record.config
+
+    @cached_property
+    def counts(self) -> Counts:
+        return Counts.of(self.trials)
+
+    @property
+    def best(self) -> Ranked | None:
+        """The best point so far."""
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def epochs_mean(self) -> str:
+        """What "a teacher of n epochs" is in this study: "truncated" or "annealed"."""
+        return schedule(self.config.teacher.schedule, self.config.search.ladder[0]).epochs_mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``sweetspot best --json`` prints.
+
+        Raises:
+            RunError: if no trial has finished.
+        """
+        best = self.best
+        if best is None:
+            raise RunError(f"the study {self.name!r} has no finished trial yet: see sweetspot status {self.name}")
+        confirmed = self.confirmation
+        return {
+            "study": self.name,
+            "dataset": self.config.data.dataset,
+            "teacher": dict(best.point.others).get("teacher.model", self.config.teacher.model),
+            "student": self.config.student.model,
+            "batch_size": best.point.batch_size,
+            "epochs": best.point.epochs,
+            **({"parameters": dict(best.point.others)} if best.point.others else {}),
+            "steps": best.steps,
+            "under_trained": best.is_under_trained,
+            "epochs_mean": self.epochs_mean,
+            "accuracy": _accuracy(best.accuracies, "validation"),
+            "test_accuracy": _accuracy(confirmed.accuracies[BEST], "test") if confirmed else None,
+            **self.best_measures,
+            "confirmed": confirmed.verdict.confirmed if confirmed else None,
+            "verdict": self.verdict,
+            "test_looks": confirmed.plan.looks if confirmed else 0,
+            "baselines": self._baselines(confirmed),
+            "gain": {
+                "over_student_alone": _gain(confirmed, ALONE),
+                "over_most_accurate_teacher": _gain(confirmed, ACCURATE),
+                "over_longest_teacher": _gain(confirmed, LONGEST),
+            },
+            "trials": self.trials_dict(),
+            "cost": self.cost_dict(),
+        }
+
+    def _baselines(self, confirmed: Confirmation | None) -> dict[str, Any]:
+        baselines: dict[str, Any] = dict.fromkeys((ALONE, ACCURATE, LONGEST))
+        if confirmed is None:
+            return baselines
+        for arm in baselines:
+            if arm not in confirmed.accuracies:
+                continue
+            baselines[arm] = _accuracy(confirmed.accuracies[arm], "test")
+            if (point := confirmed.plan.points[arm]) is not None:
+                baselines[arm] |= {"batch_size": point.batch_size, "epochs": point.epochs}
+        return baselines
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the confirmation found; or why there is none."""
+        if self.confirmation is not None:
+            stale = "" if self.confirmation.is_current else (
+                "This confirmation is of an earlier best point: the search has found another since. "
+            )  # fmt: skip
+            return stale + self.confirmation.verdict.words
+        if self.best is not None and self.best.is_under_trained:
+            return (
+                f"not confirmed: every point has fewer than search.min_steps = {self.config.search.min_steps} teacher "
+                "steps, so that none can be the sweet spot; search longer teachers"
+            )
+        if self.config.confirm.seeds == 0:
+            return "not confirmed: the confirmation was left out; run the same command without --no-confirm"
+        return "not confirmed yet: the best point so far, by validation accuracy"
+
+    def trials_dict(self) -> dict[str, int]:
+        counts = self.counts
+        return {
+            "complete": counts.complete,
+            "pruned": counts.pruned,
+            "failed": counts.failed,
+            "running": counts.running,
+            "waiting": counts.waiting,
+        }
+
+    def cost_dict(self) -> dict[str, Any]:
+        cost = self.cost
+        return {
+            "teacher_epochs_requested": cost.teacher_epochs_requested,
+            "teacher_epochs_trained": cost.teacher_epochs_trained,
+            "student_epochs": cost.student_epochs,
+            "seconds": round(cost.seconds, 3),
+        }
+
+    def status_dict(self) -> dict[str, Any]:
+        """One entry of what ``sweetspot status --json`` prints."""
+        best = self.best
+        return {
+            "study": self.name,
+            "dataset": self.config.data.dataset,
+            "trials": {**self.trials_dict(), "total": self.config.search.trials},
+            "ended": self.record.ended,
+            "best": None
+            if best is None
+            else {
+                "batch_size": best.point.batch_size,
+                "epochs": best.point.epochs,
+                **({"parameters": dict(best.point.others)} if best.point.others else {}),
+                "accuracy": _accuracy(best.accuracies, "validation"),
+                "confirmed": self.confirmation.verdict.confirmed if self.confirmation else None,
+            },
+            "workers": [
+                {
+                    "host": worker.host,
+                    "device": worker.device,
+                    "pid": worker.pid,
+                    "phase": worker.phase,
+                    **worker.detail,
+                    "last_seen": worker.last_seen.isoformat(timespec="seconds") + "Z",
+                }
+                for worker in self.workers
+            ],
+            "cost": self.cost_dict(),
+        }
+
+    def trials_list(self) -> list[dict[str, Any]]:
+        """What ``sweetspot trials --json`` prints: the trials in order, those given back left out."""
+        shown = [t for t in self.trials if GIVEN_BACK not in t.user_attrs]
+        return [
+            {
+                "number": t.number,
+                "state": t.state.name.lower(),
+                **(t.params or t.system_attrs.get("fixed_params", {})),
+                "value": t.value if t.state == TrialState.COMPLETE else None,
+                **{k: v for k, v in sorted(t.user_attrs.items()) if k != "worker"},
+            }
+            for t in shown
+        ]
+
+    @property
+    def would_have_pruned(self) -> tuple[int, int]:
+        """Of the trials that the pruner would have stopped but let run: how many were within the margin of the best
+        after all, and how many there are. The observed rate of false prunes."""
+        let_run = [t for t in self.trials if "would_prune" in t.user_attrs and t.state == TrialState.COMPLETE]
+        if self.best is None or not let_run:
+            return 0, len(let_run)
+        best = fmean(self.best.accuracies) - self.config.confirm.margin
+        return sum((t.value or 0.0) >= best for t in let_run), len(let_run)
+
+
+def read_result(store: Store, name: str | None) -> StudyResult:
+    """The result of a study, or of the only one there is.
+
+    Raises:
+        UserError: if there is none of this name, or the name is left out and there are several.
+    """
+    record = get_study(store, name)
+    study = load(store, record.name)
+    trials = tuple(study.get_trials(deepcopy=False))
+    images = study.user_attrs.get("train_images", 0)
+    ranked = ranking(store, record, trials, images) if images else []
+    confirming: list[FrozenTrial] = []
+    points: dict[int, Point | None] = {}
+    if companions(store, record.name):
+        confirming = load(store, record.name + CONFIRM).get_trials(deepcopy=False)
+    confirmed = confirmation(store, record, ranked)
+    if confirmed is not None:
+        points = {t.number: confirmed.plan.points.get(t.params.get("arm", ALONE)) for t in confirming}
+    return StudyResult(
+        record=record,
+        trials=trials,
+        ranked=tuple(ranked),
+        confirmation=confirmed,
+        cost=Cost.of(trials, confirming, points),
+        best_measures=_best_measures(store, record, ranked),
+        baseline_steps={a: steps_of(p, images) for a, p in confirmed.plan.points.items() if p} if confirmed else {},
+        workers=tuple(w for w in store.workers.of_study(record.name) if not w.ended),
+    )
+
+
+def read_results(store: Store) -> list[StudyResult]:
+    """The results of all studies, by creation."""
+    return [read_result(store, record.name) for record in store.studies.all()]
+
+
+def _best_measures(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) -> dict[str, float]:
+    if not ranked or (measured := teacher_at(store, record, ranked[0].point)) is None:
+        return {}
+    names = ("similarity_entropy", "similarity_information", "delivered_similarity")
+    return {"teacher_accuracy": measured["validation"].values["accuracy"]} | {
+        name: measured["train"].values[name] for name in names
+    }
+
+
+def _accuracy(values: Sequence[float], split: str) -> dict[str, Any]:
+    return {
+        "mean": fmean(values),
+        "std": stdev(values) if len(values) > 1 else None,
+        "replicates": len(values),
+        "split": split,
+    }
+
+
+def _gain(confirmed: Confirmation | None, arm: str) -> dict[str, float] | None:
+    gain: Interval | None = confirmed.gains[arm] if confirmed else None
+    return None if gain is None else {"mean": gain.mean, "low": gain.low, "high": gain.high}

@@ -1,0 +1,247 @@
+"""Results as text for people: the summary, and the tables of status and trials."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from sweetspot.report.result import StudyResult
+from sweetspot.store import WorkerRecord
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
+from sweetspot.study.estimate import Estimate
+from sweetspot.study.inference import Interval
+from sweetspot.study.search import GIVEN_BACK
+from sweetspot.study.space import Point
+
+_MEANING = {
+    "truncated": "a longer run stopped there",
+    "annealed": "a run whose schedule ends there",
+}
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that people think in."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def teacher_name(result: StudyResult, point: Point) -> str:
+    return str(dict(point.others).get("teacher.model", result.config.teacher.model))
+
+
+def summary(result: StudyResult) -> RenderableType:
+    """What a study has found, so that a person can act on it."""
+    config = result.config
+    parts: list[RenderableType] = [
+        Text(f"{result.name}: {config.teacher.model} teaches {config.student.model} on {config.data.dataset}", "bold"),
+        Text(),
+    ]
+    best = result.best
+    if best is None:
+        return Group(*parts, Text(f"No trial has finished. {_counts(result)}"))
+    confirmed = result.confirmation
+    title = "Best point so far" if confirmed is None or not confirmed.is_current else "Best point"
+    parts.append(
+        Text(
+            f"{title}: {best.point} (epochs are {result.epochs_mean}: {_MEANING[result.epochs_mean]}; "
+            f"{best.steps:,} teacher steps)"
+        )
+    )
+    spread = f" ± {percent(stdev(best.accuracies))}" if len(best.accuracies) > 1 else ""
+    parts.append(
+        Text(
+            f"Validation accuracy of its {len(best.accuracies)} student{'s' * (len(best.accuracies) != 1)}: "
+            f"{percent(fmean(best.accuracies))}{spread} (chosen as the best, so partly luck)"
+        )
+    )
+    if not best.is_settled:
+        parts.append(Text(f"It needs {config.student.replicates.max} students before it can be called best."))
+    if confirmed is not None:
+        parts += [Text(), _arms(result)]
+    parts += [Text(), Text.assemble(("Verdict: ", "bold"), result.verdict)]
+    if confirmed is not None:
+        looks = confirmed.plan.looks
+        parts.append(Text(f"The test split has had {looks} look{'s' * (looks != 1)}, this confirmation included."))
+    parts += [Text(), Text(_spent(result))]
+    if (pruning := _pruning(result)) is not None:
+        parts.append(Text(pruning))
+    if result.record.ended:
+        parts.append(Text(f"The search ended early: {result.record.ended}."))
+    parts += [Text(), _further(result)]
+    return Group(*parts)
+
+
+def _arms(result: StudyResult) -> Table:
+    confirmed = result.confirmation
+    assert confirmed is not None
+    seeds = confirmed.plan.seeds
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"Student's test accuracy, {seeds} fresh seeds")
+    table.add_column("mean", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("gain of the best point", justify="right")
+    names = {
+        BEST: "at the best point",
+        ALONE: "trained alone",
+        ACCURATE: "of the most accurate teacher",
+        LONGEST: "of the longest-trained teacher",
+    }
+    for arm, name in names.items():
+        point = confirmed.plan.points[arm]
+        where = f" ({point.batch_size} x {point.epochs})" if point else ""
+        if arm not in confirmed.accuracies:
+            table.add_row(f"{name}{where}", "failed", "", "")
+            continue
+        interval = confirmed.intervals[arm]
+        gain = confirmed.gains[arm] if arm != BEST else None
+        same = arm != BEST and point == confirmed.plan.points[BEST]
+        table.add_row(
+            f"{name}{where}",
+            percent(interval.mean),
+            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
+            "the same point" if same else _points(gain) if gain else "",
+        )
+    return table
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+
+
+def _spent(result: StudyResult) -> str:
+    cost = result.cost
+    saved = 1 - cost.teacher_epochs_trained / cost.teacher_epochs_requested if cost.teacher_epochs_requested else 0.0
+    return (
+        f"Spent: {_counts(result)} {cost.teacher_epochs_trained:,} teacher epochs trained where "
+        f"{cost.teacher_epochs_requested:,} were asked for: sharing saved {percent(max(saved, 0), 0)}; "
+        f"{cost.student_epochs:,} student epochs; {duration(cost.seconds)} of worker time."
+    )
+
+
+def _counts(result: StudyResult) -> str:
+    counts = result.counts
+    said = [f"{counts.complete} complete", f"{counts.pruned} pruned"]
+    said += [f"{n} {what}" for n, what in ((counts.failed, "failed"), (counts.waiting, "waiting")) if n]
+    return f"{counts.finished} of {result.config.search.trials} trials ({', '.join(said)})."
+
+
+def _pruning(result: StudyResult) -> str | None:
+    wrong, let_run = result.would_have_pruned
+    if not let_run:
+        return None
+    return (
+        f"Of {let_run} trial{'s' * (let_run != 1)} that the pruner would have stopped but let run, {wrong} came within "
+        f"{100 * result.config.confirm.margin:g} points of the best."
+    )
+
+
+def _further(result: StudyResult) -> RenderableType:
+    commands = {
+        f"sweetspot trials {result.name}": "every trial",
+        f"sweetspot best {result.name} --json": "this answer for programs",
+        f"sweetspot worker --name {result.name}": "join from another terminal or machine",
+    }
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for command, what in commands.items():
+        table.add_row(command, what)
+    return Group(Text("To look further:"), Padding(table, (0, 0, 0, 2)))
+
+
+def status_table(results: Iterable[StudyResult]) -> RenderableType:
+    """One row per study."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("study", "data", "done", "pruned", "running", "best so far", "student", "teacher epochs", "workers"):
+        table.add_column(column, justify="left" if column in ("study", "data", "best so far") else "right")
+    for result in results:
+        best, counts = result.best, result.counts
+        table.add_row(
+            escape(result.name),
+            escape(result.config.data.dataset),
+            f"{counts.finished}/{result.config.search.trials}",
+            str(counts.pruned),
+            str(counts.running),
+            str(best.point) if best else "",
+            percent(fmean(best.accuracies)) if best else "",
+            f"{result.cost.teacher_epochs_trained}/{result.cost.teacher_epochs_requested}",
+            str(len(result.workers)),
+        )
+    return table
+
+
+def trials_table(result: StudyResult) -> RenderableType:
+    """One row per trial, those given back left out."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("trial", "state", "point", "student", "±", "teacher", "S (nats)", "trained", "reused", "why"):
+        table.add_column(column, justify="left" if column in ("state", "point", "why") else "right")
+    for trial in result.trials:
+        if GIVEN_BACK in trial.user_attrs:
+            continue
+        attrs = trial.user_attrs
+        accuracies: Sequence[float] = attrs.get("replicate_accuracies", [])
+        params = trial.params or trial.system_attrs.get("fixed_params", {})
+        why = attrs.get("pruned_because") or attrs.get("infeasible") or attrs.get("error") or ""
+        table.add_row(
+            str(trial.number),
+            trial.state.name.lower(),
+            str(Point.of(params)) if {"batch_size", "epochs"} <= params.keys() else "",
+            percent(fmean(accuracies)) if accuracies else "",
+            f"{100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
+            percent(attrs["teacher_accuracy"]) if "teacher_accuracy" in attrs else "",
+            f"{attrs['similarity_entropy']:.3f}" if "similarity_entropy" in attrs else "",
+            str(attrs.get("epochs_trained", "")),
+            str(attrs.get("epochs_reused", "")),
+            escape(str(why)),
+        )
+    return table
+
+
+def worker_line(worker: WorkerRecord) -> str:
+    """What a worker does, in one line."""
+    detail: dict[str, Any] = worker.detail
+    where = f"{worker.device} (pid {worker.pid})"
+    if worker.phase not in ("teacher", "student", "waiting") or "epoch" not in detail:
+        return f"{where}: {worker.phase}"
+    point = f"batch {detail['batch_size']}, {detail['epochs']} epochs" if "batch_size" in detail else "student alone"
+    doing = {"teacher": "teacher", "student": "students", "waiting": "waiting for another worker's teacher"}[
+        worker.phase
+    ]
+    entropy = f", S {detail['similarity_entropy']:.3f}" if "similarity_entropy" in detail else ""
+    return f"{where}: {point}: {doing}, epoch {detail['epoch']}{entropy}"
+
+
+def estimate_text(cost: Estimate, what: str, device: str, workers: int) -> str:
+    """What a study will cost, before it starts."""
+    long = cost.seconds > 86400
+    warning = (
+        " That is days on this device: for an answer in minutes run sweetspot optimize --dataset digits, for one in "
+        "hours --dataset fashion_mnist; or use a GPU, smaller networks, fewer trials or a shorter ladder."
+        if long
+        else ""
+    )
+    return (
+        f"{what} on {device}, {workers} worker{'s' * (workers != 1)}: about {cost.teacher_epochs:,} teacher epochs "
+        f"({cost.teacher_epochs_unshared:,} without sharing), {cost.student_epochs:,} student epochs, "
+        f"{size(cost.disk_bytes)} of disk, {duration(cost.seconds)}.{warning}"
+    )

@@ -1,0 +1,117 @@
+"""The two kinds of study whose trials workers claim: a search, and its confirmation."""
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.config import SimilarityEntropyRule, StudyConfig
+from sweetspot.store import StudyRecord
+from sweetspot.study.confirmation import Arm, Plan
+from sweetspot.study.objective import Objective
+from sweetspot.study.pruner import SimilarityEntropyPruner
+from sweetspot.study.sampler import PointSampler, taken_points
+from sweetspot.study.search import CONFIRM, Counts, failures_in_a_row
+from sweetspot.study.space import Point, points, suggest
+from sweetspot.study.visit import recipe_at
+from sweetspot.study.workplace import Workplace
+from sweetspot.teacher.trajectory import branch_of, lease_name
+
+MOST_FAILURES = 10
+"""So many failed or infeasible trials in a row end a search."""
+
+FULL = "every point of the space has been measured"
+FAILED = "failed: "
+
+
+class Search:
+    """The search of a study."""
+
+    def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
+        self.name = record.name
+        self._config = record.config
+        self._workplace = workplace
+        self._objective = Objective(record.config, workplace=workplace)
+        self.pruner = pruner(record.config)
+
+    def sampler(self) -> BaseSampler:
+        """Anew for every claim, with the trajectories that other workers are extending at this moment."""
+        busy = self._workplace.leases.held_by_others("trajectory/")
+        return PointSampler(self._config, lambda point: self._is_busy(point, busy))
+
+    def _is_busy(self, point: Point, busy: dict[str, int]) -> bool:
+        """Whether the point's teacher is on a branch that another worker holds, and not there yet."""
+        if not busy:
+            return False
+        recipe = recipe_at(self._config, self._workplace.data.hash, point)
+        shared = recipe.schedule.shared_epochs(point.epochs)
+        for branch, target in ((0, shared), (branch_of(recipe, point.epochs), point.epochs)):
+            if target and lease_name(recipe, branch).removeprefix("trajectory/") in busy:
+                there = self._workplace.store.trajectories.snapshots(recipe.hash, branch)
+                if not any(s.epoch == target and not s.resume_only for s in there):
+                    return True
+        return False
+
+    def wants_trial(self, trials: list[FrozenTrial]) -> bool:
+        """A trial is asked for only while finished, running and waiting ones together are below the total."""
+        record = self._workplace.store.studies.get(self.name)
+        if record is None or record.ended:
+            return False
+        failures = failures_in_a_row(trials)
+        if len(failures) >= MOST_FAILURES and failures[0].user_attrs.get("worker") == self._workplace.leases.owner:
+            self._end(f"{FAILED}{len(failures)} trials in a row; the last: {why_failed(failures[0])}")
+            return False
+        counts = Counts.of(trials)
+        if counts.finished + counts.running >= record.config.search.trials:
+            return False
+        if counts.waiting:
+            return True
+        every = points(self._config)
+        if every is not None and not set(every) - taken_points(trials):
+            if not counts.running:
+                self._end(FULL)
+            return False
+        return True
+
+    def _end(self, reason: str) -> None:
+        self._workplace.store.studies.set_ended(self.name, reason)
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        return suggest(trial, self._config)
+
+    def run(self, trial: optuna.Trial, suggested: Point) -> float:
+        return self._objective.run(trial, suggested)
+
+
+class Confirming:
+    """The confirmation of a study: the arms that are queued, and no others."""
+
+    pruner: BasePruner = NopPruner()
+
+    def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
+        self.name = record.name + CONFIRM
+        self._arm = Arm(record, workplace)
+
+    def sampler(self) -> BaseSampler:
+        return RandomSampler()
+
+    def wants_trial(self, trials: list[FrozenTrial]) -> bool:
+        return any(t.state == TrialState.WAITING for t in trials)
+
+    def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
+        return self._arm.suggest(trial)
+
+    def run(self, trial: optuna.Trial, suggested: tuple[str, Plan]) -> float:
+        return self._arm.run(trial, *suggested)
+
+
+def pruner(config: StudyConfig) -> BasePruner:
+    """The pruner that a configuration describes."""
+    if isinstance(config.pruner, SimilarityEntropyRule):
+        return SimilarityEntropyPruner(**config.pruner.model_dump(exclude={"name"}))
+    return NopPruner()
+
+
+def why_failed(trial: FrozenTrial) -> str:
+    """In one line, why a trial failed or was infeasible."""
+    return str(trial.user_attrs.get("infeasible") or trial.user_attrs.get("error") or "its worker ended")

@@ -1,0 +1,144 @@
+"""PointSampler: proposes each point once, whichever of Optuna's samplers makes the proposals."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.seeding import seed_of
+from sweetspot.study.space import Point, distributions, points
+
+_PROPOSALS = 16
+"""Proposals of the inner sampler before a free point is taken at random."""
+
+_INNER: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False),
+    "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=False),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+
+
+class PointSampler(BaseSampler):
+    """Samples a whole point at once, never one that a trial has had.
+
+    The inner sampler sees the listed values by rank, so that neighbours are neighbours (batch sizes and ladders are
+    geometric, so rank is a logarithm). Its proposals are refused while the point is taken (finished, pruned,
+    infeasible, running or waiting) or, as long as others are free, while it would wait for another worker. Seeded by
+    the study's seed and the trial's number alone: a search with one worker repeats exactly, continued or not.
+
+    Args:
+        config: of the study.
+        is_busy: tells whether a point would wait for a trajectory that another worker is extending.
+    """
+
+    def __init__(self, config: StudyConfig, is_busy: Callable[[Point], bool] = lambda point: False) -> None:
+        self._config = config
+        self._space = distributions(config)
+        self._is_busy = is_busy
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        taken = taken_points(trials)
+        seed = seed_of(self._config.seed, "sampler", trial.number) % 2**32
+        free = None
+        if (every := points(self._config)) is not None:
+            free = [point for point in every if point not in taken]
+            if not free:  # asked for although the space is full: more replicates of a random point
+                return random.Random(seed).choice(every).params
+            unhindered = [point for point in free if not self._is_busy(point)]
+            free = unhindered or free
+        if self._config.search.sampler != "grid":
+            for proposal in self._proposals(trials, seed):
+                if proposal in free if free is not None else proposal not in taken:
+                    return proposal.params
+        assert free is not None, "in a continuous space a proposal is never taken"
+        return random.Random(seed).choice(free).params
+
+    def _proposals(self, trials: list[FrozenTrial], seed: int) -> Iterable[Point]:
+        """Points that the inner sampler proposes, given the trials so far by rank."""
+        ranked = {name: _ranked(distribution) for name, distribution in self._space.items()}
+        inner = _INNER[self._config.search.sampler](seed)
+        with _quiet():
+            shadow = optuna.create_study(direction="maximize", sampler=inner)
+            shadow.add_trials([seen for t in trials if (seen := self._by_rank(t, ranked)) is not None])
+            for _ in range(_PROPOSALS):
+                asked = shadow.ask(ranked)
+                yield Point.of(self._by_value(asked.params))
+                shadow.tell(asked, state=TrialState.FAIL)  # forgotten: neither a result nor under way
+
+    def _by_rank(self, trial: FrozenTrial, ranked: dict[str, BaseDistribution]) -> FrozenTrial | None:
+        """What the inner sampler is told of a trial: complete ones with value, the others as pruned or under way."""
+        known = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        if not known or not self._space.keys() <= trial.params.keys():
+            return None
+        complete = trial.state == TrialState.COMPLETE
+        params = {name: _rank(self._space[name], trial.params[name]) for name in ranked}
+        return optuna.trial.create_trial(
+            state=trial.state, value=trial.value if complete else None, params=params, distributions=ranked
+        )
+
+    def _by_value(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        values = {}
+        for name, value in params.items():
+            distribution = self._space[name]
+            if _is_ordered(distribution) and isinstance(distribution, CategoricalDistribution):
+                value = distribution.choices[value]
+            values[name] = value
+        return values
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        seed = seed_of(self._config.seed, "sampler", trial.number, param_name) % 2**32
+        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
+
+
+def taken_points(trials: Iterable[FrozenTrial]) -> set[Point]:
+    """The points that need no further trial: finished, pruned, under way, waiting, or failed and not given back."""
+    return {
+        Point.of(t.params | t.system_attrs.get("fixed_params", {}))
+        for t in trials
+        if {"batch_size", "epochs"} <= (t.params | t.system_attrs.get("fixed_params", {})).keys()
+        and not (t.state == TrialState.FAIL and "given_back" in t.user_attrs)
+    }
+
+
+def _is_ordered(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, CategoricalDistribution) and all(isinstance(c, int) for c in distribution.choices)
+
+
+def _ranked(distribution: BaseDistribution) -> BaseDistribution:
+    if isinstance(distribution, CategoricalDistribution) and _is_ordered(distribution):
+        return IntDistribution(0, len(distribution.choices) - 1)
+    return distribution
+
+
+def _rank(distribution: BaseDistribution, value: Any) -> Any:
+    if isinstance(distribution, CategoricalDistribution) and _is_ordered(distribution):
+        return distribution.choices.index(value)
+    return value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Optuna's messages about the shadow study."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,184 @@
+"""A study in the storage: created or continued, counted, and given back what was interrupted."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import optuna
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.study_data import StudyData
+from sweetspot.errors import UserError, unknown_name
+from sweetspot.store import Store, StudyRecord
+from sweetspot.store.url import shown
+
+CONFIRM = "/confirm"
+"""What the name of a study's confirmation ends in."""
+
+GIVEN_BACK = "given_back"
+"""The user attribute of a failed trial whose parameters were put back in the queue; its value says why."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The trials of a study by what became of them; those given back are none of these."""
+
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial]) -> "Counts":
+        states = [t.state for t in trials if GIVEN_BACK not in t.user_attrs]
+        return cls(
+            complete=states.count(TrialState.COMPLETE),
+            pruned=states.count(TrialState.PRUNED),
+            failed=states.count(TrialState.FAIL),
+            running=states.count(TrialState.RUNNING),
+            waiting=states.count(TrialState.WAITING),
+        )
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a study's name.
+
+    Raises:
+        UserError: if it is empty, too long, or has a "/", which is kept for companions.
+    """
+    if not name.strip() or "/" in name or len(name) > 200:
+        raise UserError(f"--name {name!r}: a study's name has 1 to 200 characters and no '/'")
+
+
+def create_or_continue(store: Store, name: str, config: StudyConfig, data: StudyData) -> StudyRecord:
+    """The study of this name: new, or the one that is there with the new values of what may change.
+
+    Args:
+        config: with every "auto" resolved.
+        data: its content identifies the data.
+
+    Raises:
+        UserError: if the name belongs to a study with another configuration or other data, or to somebody else's.
+    """
+    there = store.studies.get(name)
+    if there is None:
+        if name in optuna.get_all_study_names(store.database.storage):
+            raise UserError(
+                f"{shown(store.url)} has an Optuna study {name!r} that is not Sweetspot's: give another --name"
+            )
+        store.studies.add(name, config, data.hash)
+        there = store.studies.get(name)
+        assert there is not None
+    if different := there.config.differences(config):
+        raise UserError(
+            f"the study {name!r} exists with another configuration: {'; '.join(different)}. "
+            "Give another --name, or delete it with sweetspot delete"
+        )
+    if there.data_hash != data.hash:
+        raise UserError(
+            f"the study {name!r} was made with other images: its data has the hash {there.data_hash[:12]}, "
+            f"this copy {data.hash[:12]}. Give another --name, or the right --data"
+        )
+    store.studies.set_config(name, config)
+    store.studies.set_ended(name, None)
+    study = optuna.create_study(
+        study_name=name, storage=store.database.storage, direction="maximize", load_if_exists=True
+    )
+    study.set_user_attr("dataset", config.data.dataset)
+    study.set_user_attr("train_images", data.train_images)
+    study.set_metric_names(["student accuracy"])
+    record = store.studies.get(name)
+    assert record is not None
+    return record
+
+
+def get_study(store: Store, name: str | None) -> StudyRecord:
+    """The study of this name, or the only one there is.
+
+    Raises:
+        UserError: if there is none, or the name is left out and there are several.
+    """
+    known = {record.name: record for record in store.studies.all()}
+    if name is None:
+        if len(known) == 1:
+            return next(iter(known.values()))
+        if not known:
+            raise UserError(f"there is no study in {shown(store.url)}: start one with sweetspot optimize")
+        raise UserError(f"which study? {shown(store.url)} has {', '.join(known)}")
+    if name in known:
+        return known[name]
+    if not known:
+        raise UserError(f"there is no study {name!r} in {shown(store.url)}, nor any other")
+    raise unknown_name("study", name, known)
+
+
+def load(store: Store, name: str) -> optuna.Study:
+    """The Optuna study of a name that exists."""
+    return optuna.load_study(study_name=name, storage=store.database.storage)
+
+
+def companions(store: Store, name: str) -> list[str]:
+    """The names of a study's companions (its confirmation), which are hidden from listings."""
+    return [n for n in optuna.get_all_study_names(store.database.storage) if n.startswith(f"{name}/")]
+
+
+def give_back(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial's parameters again, after it has failed through no fault of its own."""
+    history = [*trial.system_attrs.get("retry_history", []), trial.number]
+    system = {"failed_trial": history[0], "retry_history": history}
+    if "fixed_params" in trial.system_attrs:
+        system["fixed_params"] = trial.system_attrs["fixed_params"]
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={key: trial.user_attrs[key] for key in ("plan",) if key in trial.user_attrs},
+            system_attrs=system,
+        )
+    )
+
+
+def sweep(store: Store, study: optuna.Study) -> None:
+    """Fail and give back the running trials whose worker has ended. Only under the study's claim.
+
+    Under the claim nobody else is between asking for a trial and saying who works on it: a running trial without a
+    worker has lost it there, before Optuna's heartbeat began, and would otherwise run for ever.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        worker = trial.user_attrs.get("worker")
+        if worker is None or store.workers.has_ended(worker):
+            _fail(study, trial, "its worker ended")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        fail_stale_trials(study)
+
+
+def _fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
+    storage = study._storage
+    try:
+        storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, reason)
+        failed = storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+    except optuna.exceptions.UpdateFinishedTrialError:  # it finished meanwhile
+        return
+    if failed:
+        give_back(study, storage.get_trial(trial._trial_id))
+
+
+def failures_in_a_row(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The last trials that finished, as long as they failed or were infeasible; latest first."""
+    ended = [t for t in trials if t.state.is_finished() and GIVEN_BACK not in t.user_attrs]
+    row = []
+    for trial in sorted(ended, key=lambda t: t.datetime_complete or datetime.min, reverse=True):
+        if trial.state != TrialState.FAIL and "infeasible" not in trial.user_attrs:
+            break
+        row.append(trial)
+    return row

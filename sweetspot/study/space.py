@@ -1,0 +1,99 @@
+"""The search space: a point, its Optuna parameters, and the configuration at a point."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from sweetspot.config import Range, StudyConfig
+
+
+@dataclass(frozen=True)
+class Point:
+    """A batch size and a number of epochs, with whatever else is searched, under Optuna's parameter names."""
+
+    batch_size: int
+    epochs: int
+    others: tuple[tuple[str, float | str], ...] = ()
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Point":
+        """The point of a trial's parameters."""
+        others = tuple(sorted((k, v) for k, v in params.items() if k not in ("batch_size", "epochs")))
+        return cls(params["batch_size"], params["epochs"], others)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "epochs": self.epochs, **dict(self.others)}
+
+    def __str__(self) -> str:
+        others = "".join(f", {name.split('.')[-1]} {shown(value)}" for name, value in self.others)
+        return f"batch {self.batch_size}, {self.epochs} epochs{others}"
+
+
+def shown(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
+    """The Optuna distributions of what is searched, by parameter name. Sorted true values keep a dashboard readable."""
+    search = config.search
+    space: dict[str, BaseDistribution] = {
+        "batch_size": CategoricalDistribution(search.batch_size),
+        "epochs": CategoricalDistribution(search.ladder),
+    }
+    ranges = {
+        "student.temperature": search.student.temperature,
+        "student.alpha": search.student.alpha,
+        "teacher.lr": search.teacher.lr,
+    }
+    space |= {name: _float(range_) for name, range_ in ranges.items() if range_ is not None}
+    if search.teacher.model is not None:
+        space["teacher.model"] = CategoricalDistribution(search.teacher.model)
+    return space
+
+
+def _float(range_: Range) -> FloatDistribution:
+    return FloatDistribution(range_.low, range_.high, log=range_.log)
+
+
+def points(config: StudyConfig) -> list[Point] | None:
+    """Every point of the space, or None where it is continuous."""
+    space = distributions(config)
+    choices = []
+    for name, distribution in space.items():
+        if not isinstance(distribution, CategoricalDistribution):
+            return None
+        choices.append([(name, choice) for choice in distribution.choices])
+    return [Point.of(dict(combination)) for combination in itertools.product(*choices)]
+
+
+def suggest(trial: optuna.Trial, config: StudyConfig) -> Point:
+    """Suggest all of a trial's parameters at once."""
+    params: dict[str, Any] = {}
+    for name, distribution in distributions(config).items():
+        if isinstance(distribution, CategoricalDistribution):
+            params[name] = trial.suggest_categorical(name, distribution.choices)
+        elif isinstance(distribution, FloatDistribution):
+            params[name] = trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    return Point.of(params)
+
+
+def config_at(config: StudyConfig, point: Point) -> StudyConfig:
+    """The configuration with the point's further parameters in their places."""
+    others = dict(point.others)
+    student = {key: others[f"student.{key}"] for key in ("temperature", "alpha") if f"student.{key}" in others}
+    teacher: dict[str, Any] = {}
+    if "teacher.model" in others:
+        teacher["model"] = others["teacher.model"]
+    if "teacher.lr" in others:
+        teacher["optimizer"] = config.teacher.optimizer.model_copy(update={"lr": others["teacher.lr"]})
+    return config.model_copy(
+        update={
+            "student": config.student.model_copy(update=student),
+            "teacher": config.teacher.model_copy(update=teacher),
+        }
+    )

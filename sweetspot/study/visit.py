@@ -1,0 +1,145 @@
+"""Visit: the work at one point, whoever asks for it (a trial of the search, an arm of a confirmation)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from sweetspot.config import StudyConfig
+from sweetspot.store import Measurement, Probe, Student
+from sweetspot.store.students import Purpose
+from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, distill
+from sweetspot.study.space import Point, config_at
+from sweetspot.study.workplace import Workplace
+from sweetspot.teacher.recipe import Recipe
+from sweetspot.teacher.trajectory import Trajectory
+
+Test = Callable[[nn.Module], NDArray[np.bool_] | None]
+
+
+def recipe_at(config: StudyConfig, data_hash: str, point: Point) -> Recipe:
+    """The recipe of a point's teacher."""
+    return Recipe(config_at(config, point), data_hash, point.batch_size)
+
+
+def distillation_at(config: StudyConfig, data_hash: str, point: Point | None) -> DistillationRecipe:
+    """How a point's students are trained; without a point: the student alone."""
+    if point is None:
+        return DistillationRecipe(config, data_hash, None)
+    return DistillationRecipe(
+        config_at(config, point), data_hash, (recipe_at(config, data_hash, point).hash, point.epochs)
+    )
+
+
+class Visit:
+    """One visit to a point: its teacher, its students, its cost. Without a point: the student alone."""
+
+    def __init__(self, config: StudyConfig, point: Point | None, workplace: Workplace) -> None:
+        self._workplace = workplace
+        self._point = point
+        self.config = config if point is None else config_at(config, point)
+        self._trajectory: Trajectory | None = None
+        self._student_epochs = 0
+        self._student_seconds = 0.0
+        if point is not None:
+            self._trajectory = Trajectory(
+                Recipe(self.config, workplace.data.hash, point.batch_size),
+                workplace.data,
+                workplace.store.trajectories,
+                workplace.leases,
+                workplace.device,
+                self.config.search.ladder,
+                self.config.teacher.probe_temperature,
+                self.config.run.checkpoint_seconds,
+                self._progress,
+            )
+
+    @property
+    def steps(self) -> int:
+        """Of the teacher's training."""
+        assert self._point is not None
+        return self._point.epochs * (self._workplace.data.train_images // self._point.batch_size)
+
+    def train_teacher(self, on_rung: Callable[[int, Measurement], None] = lambda epoch, measurement: None) -> None:
+        """Bring the teacher to the point's epochs; nothing to do for the student alone."""
+        if self._trajectory is not None and self._point is not None:
+            self._trajectory.bring_to(self._point.epochs, on_rung)
+
+    def measurements(self) -> dict[Probe, Measurement]:
+        """Of the teacher, which is trained."""
+        assert self._trajectory is not None
+        assert self._point is not None
+        return self._trajectory.measurements(self._point.epochs)
+
+    def train_students(
+        self,
+        purpose: Purpose,
+        replicates: range,
+        test: Test = lambda model: None,
+    ) -> list[Student]:
+        """The students of these replicates, trained where they are not in the store.
+
+        Args:
+            purpose: "search" or "confirm".
+            replicates: their indices.
+            test: gives a trained student's correctness on the test split; None leaves the test split alone.
+        """
+        store = self._workplace.store.students
+        known = {s.replicate: s for s in store.of([self.distillation.hash], purpose).get(self.distillation.hash, [])}
+        missing = [replicate for replicate in replicates if replicate not in known]
+        if missing:
+            teacher = None
+            if self._trajectory is not None and self._point is not None and self.config.student.alpha > 0:
+                teacher = self._trajectory.teacher(self._point.epochs)
+            trained = distill(
+                self.config, self._workplace.data, teacher, self.config.teacher.precision, missing, purpose,
+                self._workplace.device, self._progress,
+            )  # fmt: skip
+            for student in trained:
+                self._student_epochs += len(student.losses)
+                self._student_seconds += student.seconds
+                known[student.replicate] = self._record(student, purpose, test(student.model))
+        return [known[replicate] for replicate in replicates]
+
+    @property
+    def distillation(self) -> DistillationRecipe:
+        return distillation_at(self.config, self._workplace.data.hash, self._point)
+
+    def _record(self, student: TrainedStudent, purpose: Purpose, test_correct: NDArray[np.bool_] | None) -> Student:
+        store = self._workplace.store.students
+        row = Student(
+            distillation=self.distillation.hash,
+            purpose=purpose,
+            replicate=student.replicate,
+            study=self._workplace.study,
+            accuracy=student.accuracy,
+            curve={"loss": student.losses, "accuracy": student.accuracies},
+            seconds=student.seconds,
+            weights=store.artifacts.put(student.weights),
+            test_correct=test_correct,
+        )
+        store.add(row)
+        return row
+
+    def spent(self) -> dict[str, Any]:
+        """What this visit has cost so far, as user attributes."""
+        spent = self._trajectory.spent if self._trajectory is not None else None
+        trained = spent.epochs_trained if spent else 0
+        epochs = self._point.epochs if self._point is not None else 0
+        return {
+            "epochs_trained": trained,
+            "epochs_reused": max(0, epochs - trained),
+            "student_epochs": self._student_epochs,
+            "device": str(self._workplace.device),
+            "seconds": {
+                "teacher": spent.training_seconds if spent else 0.0,
+                "measuring": spent.measuring_seconds if spent else 0.0,
+                "waiting": spent.waiting_seconds if spent else 0.0,
+                "students": self._student_seconds,
+            },
+        }
+
+    def _progress(self, phase: str, epoch: int, similarity_entropy: float | None) -> None:
+        self._workplace.on_progress(phase, self._point, epoch, similarity_entropy)

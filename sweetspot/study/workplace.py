@@ -1,0 +1,68 @@
+"""Workplace: what a process needs to work on a study."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.study_data import StudyData, load_study_data
+from sweetspot.store import Leases, Store
+from sweetspot.study.space import Point
+from sweetspot.training.device import devices, prepare, resolve_precision
+
+
+class OnProgress(Protocol):
+    """Told what is being trained; may raise to stop it."""
+
+    def __call__(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None: ...
+
+
+def _silent(phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    pass
+
+
+@dataclass
+class Workplace:
+    """What a process works with: the store, its leases, the study's data on its device.
+
+    Attributes:
+        study: the name under which students are paid for.
+    """
+
+    study: str
+    store: Store
+    leases: Leases
+    data: StudyData
+    device: torch.device
+    on_progress: OnProgress = _silent
+
+
+def open_workplace(
+    config: StudyConfig,
+    *,
+    study: str,
+    storage: str | None = None,
+    artifacts: str | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+) -> Workplace:
+    """A workplace in this process, registered as a worker.
+
+    Raises:
+        UserError: if the storage, the data or the device is not to be had.
+    """
+    chosen = devices(device)[0]
+    store = Store(storage, artifacts, config.run)
+    prepared = prepare(chosen, config.run)
+    worker = store.workers.register(chosen)
+    leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
+    return Workplace(study, store, leases, load_study_data(config, data, prepared), prepared)
+
+
+def resolved(config: StudyConfig, device: str) -> StudyConfig:
+    """The configuration with every "auto" settled for a device: what a new study stores."""
+    teacher = config.teacher.model_copy(update={"precision": resolve_precision(config.teacher.precision, device)})
+    student = config.student.model_copy(update={"precision": resolve_precision(config.student.precision, device)})
+    return config.model_copy(update={"teacher": teacher, "student": student})

@@ -1,0 +1,213 @@
+"""``optimize``: from a configuration to a result, with workers of its own."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.registry import info
+from sweetspot.data.study_data import StudyData, load_study_data
+from sweetspot.errors import RunError
+from sweetspot.models import build
+from sweetspot.report.live import Progress, progress
+from sweetspot.report.result import StudyResult, read_result
+from sweetspot.report.text import estimate_text
+from sweetspot.store import Store
+from sweetspot.study.estimate import Estimate, Shape, estimate
+from sweetspot.study.jobs import FAILED
+from sweetspot.study.search import check_name, create_or_continue, load
+from sweetspot.study.workplace import resolved
+from sweetspot.study_file import Draft, default_name, draft_for, is_study
+from sweetspot.training.device import describe, devices, prepare
+from sweetspot.workers.supervisor import Supervisor
+
+_SHOW_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``optimize`` is asked to do beside the configuration.
+
+    Attributes:
+        name: of the study.
+        workers: how many; None: one per GPU, else one per core.
+        device: "auto", "cpu", "cuda" or "cuda:0,…".
+        trials: the study's total; None: the stored one, or the configuration's.
+        timeout: seconds after which the search asks for no further trial; None: none.
+    """
+
+    name: str
+    storage: str | None = None
+    artifacts: str | None = None
+    data: Path | None = None
+    workers: int | None = None
+    device: str = "auto"
+    trials: int | None = None
+    timeout: float | None = None
+
+
+def run_devices(run: Run) -> list[str]:
+    """The device of each worker."""
+    there = devices(run.device)
+    if run.workers is None:
+        if there == ["cpu"]:
+            return there * max(
+                1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            )
+        return there
+    return [there[i % len(there)] for i in range(run.workers)]
+
+
+def plan(config: StudyConfig, run: Run, data: StudyData | None = None) -> tuple[Estimate, str]:
+    """The expected cost, and the sentence that says it."""
+    workers = run_devices(run)
+    shape = _shape(config, run, data)
+    cost = estimate(resolved(config, workers[0]), shape, prepare(workers[0], config.run), len(workers))
+    what = f"{config.search.trials} trials of {config.student.replicates.max} students"
+    return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
+
+
+def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
+    known = info(config.data.dataset) if data is None else None
+    if known is None:
+        data = data or load_study_data(config, run.data, torch.device("cpu"))
+        return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
+    validation = config.data.validation
+    held_out = validation if isinstance(validation, int) else round(validation * known.train_images)
+    return Shape(known.classes, known.channels, known.image_size, known.train_images - held_out, held_out)
+
+
+def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -> StudyResult:
+    """Create or continue a study, and run it to its end with its confirmation.
+
+    Raises:
+        UserError: if the configuration, the storage, the data or a device is not to be had; nothing is left half-made.
+        RunError: if the search fails again and again.
+        KeyboardInterrupt: on Ctrl-C, once the workers have given their trials back.
+    """
+    check_name(run.name)
+    workers = run_devices(run)
+    config = resolved(config, workers[0])
+    with Store(run.storage, run.artifacts) as store:
+        data = load_study_data(config, run.data, torch.device("cpu"))
+        _build_networks(config, data)
+        config, note = _with_stored_values(store, config, run)
+        if note:
+            console.print(Text(note), soft_wrap=True)
+        if not quiet:
+            console.print(Text(plan(config, run, data)[1]), soft_wrap=True)
+        record = create_or_continue(store, run.name, config, data)
+        deadline = None if run.timeout is None else time.monotonic() + run.timeout
+        with progress(console, quiet=quiet) as view:
+            _supervise(store, record.name, workers, run, deadline, view)
+        result = read_result(store, record.name)
+    if (result.record.ended or "").startswith(FAILED):
+        raise RunError(f"{result.record.ended}; see sweetspot trials {record.name}")
+    return result
+
+
+def _supervise(store: Store, name: str, workers: list[str], run: Run, deadline: float | None, view: Progress) -> None:
+    shown = [0.0]
+
+    def on_poll() -> None:
+        now = time.monotonic()
+        if deadline is not None and now > deadline and (record := store.studies.get(name)) and not record.ended:
+            store.studies.set_ended(name, f"the {run.timeout:g} s of --timeout were over")
+        if now - shown[0] >= _SHOW_SECONDS:
+            view.show(read_result(store, name))
+            shown[0] = time.monotonic()
+
+    supervisor = Supervisor(name, store, workers, str(run.data) if run.data else None, view.log)
+    try:
+        supervisor.wait(on_poll)
+        view.show(read_result(store, name))
+    finally:
+        supervisor.stop()
+
+
+def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[StudyConfig, str | None]:
+    """The configuration with the stored total and precision where it says nothing else; and what is to be said."""
+    there = store.studies.get(run.name)
+    if there is None:
+        return config, None
+    stored = there.config.search.trials
+    total, note = run.trials or stored, None
+    done = sum(t.state.is_finished() for t in load(store, run.name).get_trials(deepcopy=False))
+    if total < min(stored, done):
+        note = f"--trials {total} is below the {done} trials that are done: the total stays {stored}."
+        total = stored
+    search = config.search.model_copy(update={"trials": total})
+    return config.model_copy(update={"search": search}), note
+
+
+def _build_networks(config: StudyConfig, data: StudyData) -> None:
+    """Every network that the study names, so that a wrong name is found before anything is created."""
+    models = config.search.teacher.model or (config.teacher.model,)
+    for name in {*models, config.teacher.model, config.student.model}:
+        build(name, classes=len(data.classes), channels=data.channels, image_size=data.image_size)
+
+
+def optimize(
+    study: StudyConfig | str,
+    *,
+    name: str | None = None,
+    storage: str | None = None,
+    artifacts: str | None = None,
+    data: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    timeout: float | None = None,
+    quiet: bool = False,
+    **overrides: Any,
+) -> StudyResult:
+    """Find the sweet spot of a study, as ``sweetspot optimize`` does; continue it if it exists.
+
+    Args:
+        study: a configuration; or a data set's name ("digits", "npz:PATH"), a built-in study's, or a study file's path.
+        name: of the study; by default after the study file or the data set.
+        storage, artifacts, data, workers, device, timeout: as the options of the command line.
+        overrides: values by key, "__" for ".": ``search__trials=10``, ``teacher__optimizer={"name": "sgd", "lr": 0.1}``.
+
+    Raises:
+        UserError: if something asked for is not to be had.
+        RunError: if the search fails again and again.
+
+    Example::
+
+        result = sweetspot.optimize("digits", search__trials=8, storage="sqlite:///digits.db")
+        print(result.best.point, result.verdict)
+    """
+    if isinstance(study, str):
+        draft = draft_for(None, study) if is_study(study) else draft_for(study, None)
+    else:
+        draft = Draft("the configuration", study.model_dump(mode="json"))
+    for key, value in overrides.items():
+        draft.set(key.replace("__", "."), value, f"{key} = {value!r}")
+    config = draft.config()
+    run = Run(
+        name=name or default_name(config.data.dataset, study if isinstance(study, str) and is_study(study) else None),
+        storage=storage,
+        artifacts=artifacts,
+        data=Path(data) if data else None,
+        workers=workers,
+        device=device,
+        trials=overrides.get("search__trials"),
+        timeout=timeout,
+    )
+    return run_study(config, run, Console(stderr=True), quiet=quiet)
+
+
+def load_result(name: str | None = None, storage: str | None = None, artifacts: str | None = None) -> StudyResult:
+    """The result of a study as it stands.
+
+    Raises:
+        UserError: if there is no such study.
+    """
+    with Store(storage, artifacts) as store:
+        return read_result(store, name)

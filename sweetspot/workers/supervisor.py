@@ -1,0 +1,128 @@
+"""The supervisor: a worker process per device, restarted when it crashes, ended when the run ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO
+
+from sweetspot.errors import RunError
+from sweetspot.store import Store
+from sweetspot.store.url import full
+from sweetspot.workers.pulse import SUPERVISOR
+
+_POLL_SECONDS = 0.25
+_DRAIN_SECONDS = 25
+_MOST_CRASHES = 3
+_TAIL_LINES = 50
+
+
+@dataclass
+class _Child:
+    """A worker's process, with the end of what it wrote to stderr."""
+
+    number: int
+    device: str
+    process: "subprocess.Popen[str]"
+    tail: list[str] = field(default_factory=list)
+    crashes: int = 0
+
+
+class Supervisor:
+    """Runs workers as processes of their own until they have nothing left to do.
+
+    Args:
+        study: the study's name.
+        store: its addresses are handed to the workers through the environment, never the argument list.
+        devices: one per worker.
+        data: the folder of the data sets, or None.
+        on_log: told the lines that workers log.
+    """
+
+    def __init__(
+        self, study: str, store: Store, devices: list[str], data: str | None, on_log: Callable[[str], None]
+    ) -> None:
+        self._study = study
+        self._environment = os.environ | {
+            "SWEETSPOT_STORAGE": full(store.url),
+            "SWEETSPOT_ARTIFACTS": store.artifacts_url,
+            SUPERVISOR: str(os.getpid()),
+            # One intra-op thread per worker: more oversubscribe the machine by 5 to 10 times.
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
+        if data is not None:
+            self._environment["SWEETSPOT_DATA"] = data
+        self._on_log = on_log
+        self._children = [self._start(number, device) for number, device in enumerate(devices)]
+
+    def _start(self, number: int, device: str) -> _Child:
+        command = [sys.executable, "-m", "sweetspot", "worker", "--name", self._study, "--device", device]
+        # A session of its own: Ctrl-C reaches the supervisor alone, which ends the workers once.
+        process = subprocess.Popen(
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        child = _Child(number, device, process)
+        assert process.stderr is not None
+        threading.Thread(target=self._pass_on, args=(child, process.stderr), daemon=True).start()
+        return child
+
+    def _pass_on(self, child: _Child, stream: IO[str]) -> None:
+        for line in stream:
+            child.tail = [*child.tail[-_TAIL_LINES:], line.rstrip()]
+            self._on_log(f"worker {child.number}: {line.rstrip()}")
+
+    def wait(self, on_poll: Callable[[], None]) -> None:
+        """Until every worker has ended of itself; ``on_poll`` is called a few times a second.
+
+        Raises:
+            RunError: if a worker crashes again and again, or refuses to start.
+        """
+        while True:
+            on_poll()
+            for i, child in enumerate(self._children):
+                code = child.process.poll()
+                if code in (None, 0):
+                    continue
+                if child.crashes + 1 >= _MOST_CRASHES or code == 2:
+                    raise RunError(f"worker {child.number} on {child.device} ended with {_what(code)}: {_last(child)}")
+                self._on_log(f"worker {child.number} ended with {_what(code)}: starting it again")
+                self._children[i] = self._start(child.number, child.device)
+                self._children[i].crashes = child.crashes + 1
+            if all(child.process.poll() == 0 for child in self._children):
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End the workers: they give their trials back. Those that do not are killed."""
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+
+
+def _what(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def _last(child: _Child) -> str:
+    lines = [line for line in child.tail if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing"

@@ -1,0 +1,103 @@
+"""A worker: the process of one device that takes the trials of studies, and of their confirmations."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from sweetspot.data.study_data import load_study_data
+from sweetspot.errors import UserError
+from sweetspot.store import Leases, Store, StudyRecord
+from sweetspot.study.claim import Outcome, claim_lease, run_next
+from sweetspot.study.confirmation import ensure_planned
+from sweetspot.study.jobs import FAILED, Confirming, Search
+from sweetspot.study.search import Counts, get_study, load
+from sweetspot.study.workplace import Workplace
+from sweetspot.training.device import devices, prepare
+from sweetspot.workers.pulse import Pulse
+
+_POLL_SECONDS = 0.3
+
+
+def work(
+    name: str | None,
+    *,
+    storage: str | None = None,
+    artifacts: str | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Take trials until nothing is left: of one study, or without a name of every study in the storage.
+
+    Raises:
+        UserError: if the study, the storage, the data or the device is not to be had, or the data is other data.
+        KeyboardInterrupt: on Ctrl-C, once the trial is given back.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    chosen = devices(device)[0]
+    with Store(storage, artifacts) as store:
+        names = [get_study(store, name).name] if name else [r.name for r in store.studies.all() if _has_work(store, r)]
+    for each in names:
+        _work_on(each, chosen, storage, artifacts, data)
+
+
+def _has_work(store: Store, record: StudyRecord) -> bool:
+    counts = Counts.of(load(store, record.name).get_trials(deepcopy=False))
+    return not record.ended and counts.finished < record.config.search.trials
+
+
+def _work_on(name: str, device: str, storage: str | None, artifacts: str | None, root: Path | None) -> None:
+    """Take the trials of one study, then those of its confirmation."""
+    with Store(storage, artifacts) as store:
+        config = get_study(store, name).config
+    # Opened again, with the heartbeat settings of this study.
+    with Store(storage, artifacts, config.run) as store:
+        record = get_study(store, name)
+        prepared = prepare(device, config.run)
+        worker = store.workers.register(device)
+        leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
+        with Pulse(store, leases, worker, config.run.heartbeat_seconds / 3) as pulse:
+            pulse.say(study=name, phase="loading")
+            try:
+                data = load_study_data(config, root, prepared)
+                if data.hash != record.data_hash:
+                    raise UserError(
+                        f"the study {name!r} was made with other images: its data has the hash "
+                        f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
+                    )
+                workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
+                _search_and_confirm(record, workplace, pulse)
+            finally:
+                with suppress(SQLAlchemyError):
+                    store.workers.unregister(worker)
+
+
+def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse) -> None:
+    search = Search(record, workplace)
+    confirming = Confirming(record, workplace)
+    while True:
+        outcome = run_next(search, workplace)
+        if outcome == Outcome.DONE:
+            outcome = _confirm(record.name, confirming, workplace)
+        if outcome == Outcome.DONE:
+            return
+        if outcome == Outcome.WAIT:
+            pulse.say(phase="idle", detail={})
+            time.sleep(_POLL_SECONDS)
+
+
+def _confirm(name: str, confirming: Confirming, workplace: Workplace) -> Outcome:
+    """Plan the confirmation where that is to be done, and take one of its trials."""
+    store = workplace.store
+    record = store.studies.get(name)
+    if record is None or (record.ended or "").startswith(FAILED):
+        return Outcome.DONE
+    with_claim = workplace.leases.acquire(claim_lease(name))
+    if with_claim is None:
+        return Outcome.WAIT
+    with with_claim:
+        if not ensure_planned(store, record):
+            return Outcome.DONE
+    return run_next(confirming, workplace)
