@@ -76,6 +76,11 @@ def summary(result: StudyResult) -> RenderableType:
             f"{percent(fmean(best.accuracies))}{spread} (chosen as the best, so partly luck)"
         )
     )
+    ladder = config.search.ladder
+    if best.point.epochs == ladder[-1] and len(ladder) > 1:
+        parts.append(
+            Text(f"It is at the longest epochs searched ({ladder[-1]}): a longer ladder may find a better one.")
+        )
     if not best.is_settled:
         parts.append(Text(f"It needs {config.student.replicates.max} students before it can be called best."))
     if confirmed is not None:
@@ -94,40 +99,43 @@ def summary(result: StudyResult) -> RenderableType:
 
 
 def _arms(result: StudyResult) -> Table:
+    """One row per arm; fits 80 columns. Accuracies in per cent, gains in percentage points."""
     confirmed = result.confirmation
     assert confirmed is not None
-    seeds = confirmed.plan.seeds
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(f"Student's test accuracy, {seeds} fresh seeds")
-    table.add_column("mean", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("gain of the best point", justify="right")
+    table = Table(
+        title=f"Test accuracy of {confirmed.plan.seeds} fresh students each, % [95 % interval]",
+        title_justify="left",
+        title_style="",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("students of")
+    table.add_column("batch x epochs", justify="right")
+    table.add_column("accuracy", justify="right")
+    table.add_column("gain of best point", justify="right")
     names = {
-        BEST: "at the best point",
-        ALONE: "trained alone",
-        ACCURATE: "of the most accurate teacher",
-        LONGEST: "of the longest-trained teacher",
+        BEST: "the best point",
+        ALONE: "no teacher",
+        ACCURATE: "most accurate teacher",
+        LONGEST: "longest teacher",
     }
     for arm, name in names.items():
         point = confirmed.plan.points[arm]
-        where = f" ({point.batch_size} x {point.epochs})" if point else ""
+        where = f"{point.batch_size} x {point.epochs}" if point else ""
         if arm not in confirmed.accuracies:
-            table.add_row(f"{name}{where}", "failed", "", "")
+            table.add_row(name, where, "could not be trained", "")
             continue
-        interval = confirmed.intervals[arm]
         gain = confirmed.gains[arm] if arm != BEST else None
         same = arm != BEST and point == confirmed.plan.points[BEST]
-        table.add_row(
-            f"{name}{where}",
-            percent(interval.mean),
-            f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
-            "the same point" if same else _points(gain) if gain else "",
-        )
+        said = "same point" if same else _interval(gain, "+") if gain else ""
+        table.add_row(name, where, _interval(confirmed.intervals[arm]), said)
     return table
 
 
-def _points(gain: Interval) -> str:
-    return f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+def _interval(interval: Interval, sign: str = "") -> str:
+    low, high = (f"{100 * bound:{sign}.1f}" for bound in (interval.low, interval.high))
+    return f"{100 * interval.mean:{sign}.2f} [{low}, {high}]"
 
 
 def _spent(result: StudyResult) -> str:

@@ -18,7 +18,7 @@ from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
 from sweetspot.study.ranking import Ranked, most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, load
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, load, open_study
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
@@ -97,10 +97,7 @@ def ensure_planned(store: Store, record: StudyRecord) -> bool:
 
 
 def _queue(store: Store, name: str, plan: Plan) -> None:
-    study = optuna.create_study(
-        study_name=name + CONFIRM, storage=store.database.storage, direction="maximize", load_if_exists=True
-    )
-    study.set_metric_names(["test accuracy"])
+    study = open_study(store, name + CONFIRM, "test accuracy")
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, "another plan took its place")
         study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)

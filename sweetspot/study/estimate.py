@@ -140,7 +140,8 @@ def _step_seconds(
         with autocast(device, precision):
             logits = model(images)
             loss = distillation(logits, taught, labels)["loss"] if distillation else F.cross_entropy(logits, labels)
-        optim.zero_grad()
+        for parameter in model.parameters():
+            parameter.grad = None
         loss.backward()
         optim.step()
 
@@ -159,7 +160,8 @@ def _images(count: int, shape: Shape, device: torch.device) -> torch.Tensor:
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call: the fastest of a few, within about a second altogether."""
+    """Seconds of a call: the fastest of a few after a first one, within about a second altogether."""
+    call()
     best, began = float("inf"), time.perf_counter()
     for _ in range(20):
         started = time.perf_counter()

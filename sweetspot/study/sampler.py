@@ -19,7 +19,7 @@ _PROPOSALS = 16
 """Proposals of the inner sampler before a free point is taken at random."""
 
 _INNER: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False),
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
     "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=False),
     "random": lambda seed: RandomSampler(seed=seed),
 }
@@ -69,8 +69,8 @@ class PointSampler(BaseSampler):
     def _proposals(self, trials: list[FrozenTrial], seed: int) -> Iterable[Point]:
         """Points that the inner sampler proposes, given the trials so far by rank."""
         ranked = {name: _ranked(distribution) for name, distribution in self._space.items()}
-        inner = _INNER[self._config.search.sampler](seed)
         with _quiet():
+            inner = _INNER[self._config.search.sampler](seed)
             shadow = optuna.create_study(direction="maximize", sampler=inner)
             shadow.add_trials([seen for t in trials if (seen := self._by_rank(t, ranked)) is not None])
             for _ in range(_PROPOSALS):

@@ -89,15 +89,23 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
         )
     store.studies.set_config(name, config)
     store.studies.set_ended(name, None)
-    study = optuna.create_study(
-        study_name=name, storage=store.database.storage, direction="maximize", load_if_exists=True
-    )
+    study = open_study(store, name, "student accuracy")
     study.set_user_attr("dataset", config.data.dataset)
     study.set_user_attr("train_images", data.train_images)
-    study.set_metric_names(["student accuracy"])
     record = store.studies.get(name)
     assert record is not None
     return record
+
+
+def open_study(store: Store, name: str, metric: str) -> optuna.Study:
+    """The Optuna study of this name, created where it is missing; ``metric`` is what dashboards call its value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=name, storage=store.database.storage, direction="maximize", load_if_exists=True
+        )
+        study.set_metric_names([metric])
+    return study
 
 
 def get_study(store: Store, name: str | None) -> StudyRecord:

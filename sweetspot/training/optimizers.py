@@ -11,7 +11,8 @@ from sweetspot import config
 def _plain(method: Any) -> Any:
     """The method under torch's wrappers for ``torch.compile``, which import its machinery at the first call.
 
-    That import takes 3.5 s of a process that compiles nothing (torch 2.15, one core). Where there is no wrapper: itself.
+    That import takes 3.5 s of a process that compiles nothing (torch 2.15, one core). The method itself where there is
+    no wrapper.
     """
     return getattr(method, "__wrapped__", method)
 

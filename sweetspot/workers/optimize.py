@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from rich.console import Console
 from rich.text import Text
@@ -92,6 +93,7 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         KeyboardInterrupt: on Ctrl-C, once the workers have given their trials back.
     """
     check_name(run.name)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = run_devices(run)
     config = resolved(config, workers[0])
     with Store(run.storage, run.artifacts) as store:
@@ -172,7 +174,7 @@ def optimize(
         study: a configuration; or a data set's name ("digits", "npz:PATH"), a built-in study's, or a study file's path.
         name: of the study; by default after the study file or the data set.
         storage, artifacts, data, workers, device, timeout: as the options of the command line.
-        overrides: values by key, "__" for ".": ``search__trials=10``, ``teacher__optimizer={"name": "sgd", "lr": 0.1}``.
+        overrides: values by key, "__" for ".": ``search__trials=10``, ``student__temperature=2.0``.
 
     Raises:
         UserError: if something asked for is not to be had.
