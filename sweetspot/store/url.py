@@ -38,6 +38,11 @@ def writable_home() -> Path:
     return folder
 
 
+def data_folder() -> Path:
+    """Where data sets are kept that are downloaded, unless the user says otherwise."""
+    return home() / "data"
+
+
 def database_url(text: str | None) -> URL:
     """The SQLAlchemy URL of ``text``, of ``SWEETSPOT_STORAGE``, or of the SQLite file in :func:`home`.
 

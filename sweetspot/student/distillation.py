@@ -106,11 +106,14 @@ def distill(
     loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
     responses: Tensor | None = None
     for epoch in range(options.epochs):
+        started = time.monotonic()
         views = data.views(view_seed, epoch)
         if teacher is not None and (responses is None or data.views_differ):
             responses = respond(teacher, views, teacher_precision)
         lrs = learning_rates(plan, options.optimizer.lr, epoch, options.epochs, data.train_images // options.batch_size)
+        shared = (time.monotonic() - started) / len(students)
         for student in students:
+            student.seconds += shared
             student.train(views, responses, loss, lrs, epoch)
             on_epoch("student", epoch + 1, None)
     return [student.result() for student in students]
@@ -137,7 +140,7 @@ class _Student:
         self._optimizer = optimizer(self._model, config.student.optimizer)
         self._losses: list[float] = []
         self._accuracies: list[float] = []
-        self._seconds = 0.0
+        self.seconds = 0.0
 
     def train(self, views: Tensor, responses: Tensor | None, loss: StudentLoss, lrs: list[float], epoch: int) -> None:
         started = time.monotonic()
@@ -160,7 +163,7 @@ class _Student:
         )
         self._losses.append(mean)
         self._accuracies.append(self._accuracy())
-        self._seconds += time.monotonic() - started
+        self.seconds += time.monotonic() - started
 
     def _accuracy(self) -> float:
         validation = self._data.validation
@@ -173,7 +176,7 @@ class _Student:
             self._accuracies[-1],
             tuple(self._losses),
             tuple(self._accuracies),
-            self._seconds,
+            self.seconds,
         )
 
 

@@ -92,8 +92,8 @@ class _Run:
     def run(self) -> None:
         try:
             self._study.optimize(self._objective, n_trials=1, catch=(Exception,))
-        except ValueError:
-            # Optuna cannot tell the result of a trial that another process has failed meanwhile: the lease is lost.
+        except (ValueError, AssertionError):
+            # Optuna can neither tell nor log the result of a trial that another process has failed meanwhile.
             if self._trial is None or self._frozen().state == TrialState.RUNNING:
                 raise
             _log.warning("trial %d was taken away: its result is dropped", self._trial.number)

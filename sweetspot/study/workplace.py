@@ -9,6 +9,7 @@ import torch
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.space import Point
 from sweetspot.training.device import devices, prepare, resolve_precision
 
@@ -58,7 +59,7 @@ def open_workplace(
     prepared = prepare(chosen, config.run)
     worker = store.workers.register(chosen)
     leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
-    return Workplace(study, store, leases, load_study_data(config, data, prepared), prepared)
+    return Workplace(study, store, leases, load_study_data(config, data or data_folder(), prepared), prepared)
 
 
 def resolved(config: StudyConfig, device: str) -> StudyConfig:

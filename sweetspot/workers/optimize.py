@@ -20,6 +20,7 @@ from sweetspot.report.live import Progress, progress
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import estimate_text
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Estimate, Shape, estimate
 from sweetspot.study.jobs import FAILED
 from sweetspot.study.search import check_name, create_or_continue, load
@@ -77,7 +78,7 @@ def plan(config: StudyConfig, run: Run, data: StudyData | None = None) -> tuple[
 def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
     known = info(config.data.dataset) if data is None else None
     if known is None:
-        data = data or load_study_data(config, run.data, torch.device("cpu"))
+        data = data or load_study_data(config, run.data or data_folder(), torch.device("cpu"))
         return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
     validation = config.data.validation
     held_out = validation if isinstance(validation, int) else round(validation * known.train_images)
@@ -97,7 +98,7 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     workers = run_devices(run)
     config = resolved(config, workers[0])
     with Store(run.storage, run.artifacts) as store:
-        data = load_study_data(config, run.data, torch.device("cpu"))
+        data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
         _build_networks(config, data)
         config, note = _with_stored_values(store, config, run)
         if note:

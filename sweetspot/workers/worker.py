@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
 from sweetspot.store import Leases, Store, StudyRecord
+from sweetspot.store.url import data_folder
 from sweetspot.study.claim import Outcome, claim_lease, run_next
 from sweetspot.study.confirmation import ensure_planned
 from sweetspot.study.jobs import FAILED, Confirming, Search
@@ -61,7 +62,7 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
         with Pulse(store, leases, worker, config.run.heartbeat_seconds / 3) as pulse:
             pulse.say(study=name, phase="loading")
             try:
-                data = load_study_data(config, root, prepared)
+                data = load_study_data(config, root or data_folder(), prepared)
                 if data.hash != record.data_hash:
                     raise UserError(
                         f"the study {name!r} was made with other images: its data has the hash "

@@ -163,7 +163,13 @@ CLEAR, SMALL, OPEN, NONE, BAD = points(1.2, 0.5), points(0.12, 0.05), points(0.3
 def judge(
     alone: Interval, accurate: Interval | None, longest: Interval | None = OPEN, margin: float = 0.002
 ) -> Verdict:
-    return verdict(over_student_alone=alone, over_most_accurate=accurate, over_longest=longest, longest_is_best=longest is None, margin=margin)
+    return verdict(
+        over_student_alone=alone,
+        over_most_accurate=accurate,
+        over_longest=longest,
+        longest_is_best=longest is None,
+        margin=margin,
+    )
 
 
 @pytest.mark.parametrize(
