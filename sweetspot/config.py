@@ -13,7 +13,6 @@ from pydantic import (
     Discriminator,
     Field,
     PositiveFloat,
-    PositiveInt,
     Tag,
     field_validator,
     model_validator,
@@ -23,6 +22,7 @@ Name = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Precision = Literal["auto", "float32", "bfloat16"]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -85,7 +85,7 @@ class LRRule(Part):
     """How the learning rate follows the batch size: ``lr * min(cap, f(batch_size / this batch_size))``."""
 
     name: Literal["none", "sqrt", "linear"] = "linear"
-    batch_size: PositiveInt = 128
+    batch_size: Count = 128
     cap: PositiveFloat = 4.0
 
 
@@ -150,8 +150,8 @@ class TeacherConfig(Part):
 
 
 class Replicates(Part):
-    min: PositiveInt = 1
-    max: PositiveInt = 3
+    min: Count = 1
+    max: Count = 3
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -162,8 +162,8 @@ class Replicates(Part):
 
 class StudentConfig(Part):
     model: Name = "resnet20"
-    epochs: PositiveInt = 60
-    batch_size: PositiveInt = 128
+    epochs: Count = 60
+    batch_size: Count = 128
     optimizer: Optimizer = SGD()
     schedule: Schedule = Cosine()
     temperature: PositiveFloat = 4.0
@@ -179,9 +179,9 @@ class StudentConfig(Part):
 class Ladder(Part):
     """Geometric rungs from ``low`` to ``high`` epochs, rounded to whole epochs, both ends included."""
 
-    low: PositiveInt
-    high: PositiveInt
-    rungs: Annotated[int, Field(ge=2)]
+    low: Count
+    high: Count
+    rungs: Annotated[int, Field(ge=2, le=1000)]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -230,11 +230,11 @@ class TeacherSearch(Part):
 
 
 class SearchConfig(Part):
-    batch_size: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512, 1024)
-    epochs: Ladder | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Ladder(low=10, high=240, rungs=10)
-    trials: PositiveInt = 40
+    batch_size: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512, 1024)
+    epochs: Ladder | Annotated[tuple[Count, ...], Field(min_length=1)] = Ladder(low=10, high=240, rungs=10)
+    trials: Count = 40
     sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
-    min_steps: Annotated[int, Field(ge=0)] = 1000
+    min_steps: Annotated[int, Field(ge=0, lt=2**31)] = 1000
     """Points whose teacher takes fewer steps are under-trained and cannot be the sweet spot."""
     student: StudentSearch = StudentSearch()
     teacher: TeacherSearch = TeacherSearch()
@@ -276,7 +276,7 @@ class SimilarityEntropyRule(Part):
     """Similarity entropy (nats) above which a trial is pruned at its own epochs."""
     learn: bool = True
     """Prune also by what completed trials say of similarity entropy and accuracy."""
-    n_startup_trials: Annotated[int, Field(ge=4)] = 10
+    n_startup_trials: Annotated[int, Field(ge=4, lt=2**31)] = 10
     p: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Prune when the chance of coming within ``margin`` of the best point is below this."""
     margin: NonNegative = 0.0
@@ -296,10 +296,10 @@ Pruner = Annotated[
 
 
 class ConfirmConfig(Part):
-    finalists: PositiveInt = 1
-    teachers: Annotated[int, Field(ge=0)] = 0
+    finalists: Count = 1
+    teachers: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Fresh teacher seeds per arm; 0: the claim is about this teacher only."""
-    seeds: Annotated[int, Field(ge=0)] = 5
+    seeds: Annotated[int, Field(ge=0, lt=2**31)] = 5
     """Fresh student seeds per teacher; 0: no confirmation."""
     margin: NonNegative = 0.002
     """Accuracy (fraction): smaller differences do not matter."""
@@ -331,8 +331,8 @@ class RunConfig(Part):
 
     checkpoint_seconds: PositiveFloat = 60.0
     deterministic: bool = False
-    heartbeat_seconds: PositiveInt = 15
-    grace_seconds: PositiveInt = 900
+    heartbeat_seconds: Count = 15
+    grace_seconds: Count = 900
 
     @model_validator(mode="after")
     def _grace_outlasts_heartbeats(self) -> Self:

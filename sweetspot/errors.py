@@ -4,15 +4,26 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UserError(Exception):
+class _OneLineError(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class UserError(_OneLineError):
     """A mistake that the user can mend: one line that says what was found, what is allowed and what to do.
 
     The command line prints it as ``error: …`` and exits with status 2.
     """
 
 
-class RunError(Exception):
+class RunError(_OneLineError):
     """A run that failed through no mistake in its input: one line; the command line exits with status 1."""
+
+
+def one_line(text: str) -> str:
+    """``text`` as a line that can be printed: lines are joined, and control characters shown by their escapes."""
+    joined = " ".join(line.strip() for line in text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in joined)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

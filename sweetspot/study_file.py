@@ -18,6 +18,9 @@ from sweetspot.errors import UserError, unknown_name
 DEFAULT = "default"
 """The study file for data sets that have none of their own."""
 
+_LONGEST = 300
+"""Characters of a value that an error shows."""
+
 
 def studies_folder() -> Path:
     """Where the built-in study files are: in the wheel inside the package, in a checkout beside it."""
@@ -46,9 +49,12 @@ def find(study: str) -> Path:
         return known[study]
     if study.endswith(".toml") or "/" in study:
         path = Path(study).expanduser()
-        if not path.is_file():
-            raise UserError(f"there is no study file {study}; built in are {', '.join(known)}")
-        return path
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:  # a folder that may not be entered, a name that is too long
+            raise UserError(f"cannot read the study file {study}: {error.strerror}") from None
+        raise UserError(f"there is no study file {study}; built in are {', '.join(known)}")
     raise unknown_name("study", study, known)
 
 
@@ -67,18 +73,29 @@ def draft_for(dataset: str | None, study: str | None) -> "Draft":
     if dataset is None and study in (None, DEFAULT):
         names = ", ".join(name for name in known if name != DEFAULT)
         raise UserError(f"what is the data? Give --dataset or --study; built in are {names}, or --dataset npz:PATH")
-    draft = Draft.read(find(study)) if study else Draft.read(known.get(dataset or "", known[DEFAULT]))
+    draft = Draft.read(known.get(dataset or "", known[DEFAULT]) if study is None else find(study))
     if dataset is not None:
         draft.set("data.dataset", dataset, "--dataset")
     return draft
 
 
 def default_name(dataset: str, study: str | None) -> str:
-    """What a study is called that is given no name: after its file, or its data set's last component."""
+    """What a study is called that is given no name: after its file, or its data set's last component.
+
+    Raises:
+        UserError: if a data set's path has none.
+    """
     if study is not None and study != DEFAULT:
         return Path(study).stem
     kind, colon, path = dataset.partition(":")
-    return Path(path.rstrip("/")).stem if colon else kind
+    if not colon:
+        return kind
+    last = Path(path).expanduser().absolute().name.removesuffix(".npz") if path else ""
+    if not last or last == "..":
+        raise UserError(
+            f"the data set {dataset!r} ends in no name to call the study after: name a file or a folder, or give --name"
+        )
+    return last
 
 
 @dataclass
@@ -104,7 +121,7 @@ class Draft:
             return cls(str(path), tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of the syntax, the encoding, a number too long, a deep nesting
             raise UserError(f"{path} is not a TOML file: {error}") from None
 
     def set(self, key: str, value: Any, source: str) -> None:
@@ -119,6 +136,7 @@ class Draft:
                 raise UserError(f"{source}: {'.'.join(path[: i + 1])} is {json.dumps(inner)}, not a table")
             table = inner
         table[path[-1]] = value
+        self._overridden.pop(path, None)  # the last one comes last
         self._overridden[path] = source
 
     def assign(self, assignment: str) -> None:
@@ -143,57 +161,91 @@ class Draft:
             return StudyConfig.model_validate_json(json.dumps(self.values, default=str), strict=True)
         except ValidationError as error:
             raise self._explained(error) from None
+        except (ValueError, TypeError, RecursionError) as error:  # what TOML can say and JSON cannot
+            raise UserError(f"{self._said()}: has a value that cannot be stored: {error}") from None
 
     def _explained(self, error: ValidationError) -> UserError:
         # A misspelt key comes first, for the other errors may only follow from it; then the one that looked deepest,
-        # for of a union's members that is the one that was meant.
-        errors = sorted(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
+        # for of a union's members that is the one that was meant; then one whose value is at least of the right type.
+        errors = sorted(
+            error.errors(), key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"]), e["type"].endswith("_type"))
+        )
         first = errors[0]
-        path = _key_path(first["loc"])
-        origin = self._origin_of(path)
-        key = ".".join(path)
+        if first["type"] == "json_invalid":  # half a character of UTF-16, or a deep nesting
+            return UserError(f"{self._said()}: has a value that cannot be stored: {first['ctx']['error']}")
         if first["type"] == "extra_forbidden":
-            known = _keys_at(path[:-1])
-            near = get_close_matches(path[-1], known, n=1, cutoff=0.6)
-            hint = f"did you mean {'.'.join((*path[:-1], near[0]))}? " if near else ""
-            where = f"in [{'.'.join(path[:-1])}]" if path[:-1] else "at the top level"
-            return UserError(f"{origin}: unknown key {key}: {hint}known {where} are {', '.join(sorted(known))}")
+            return self._unknown_key(first["loc"])
+        path, _ = _followed(first["loc"])
         found = _look_up(self.values, path)
-        shown = f" = {json.dumps(found, default=str)}" if found is not None else ""
+        shown = f" = {_shortened(json.dumps(found, default=str))}" if found is not None else ""
         # Where no member of a union has the value's type, each says which type it wants.
-        same = [e for e in errors if first["type"].endswith("_type") and _key_path(e["loc"]) == path] or [first]
-        return UserError(f"{origin}: {key}{shown}: {' or '.join(dict.fromkeys(map(_allowed, same)))}")
+        same = [e for e in errors if e["type"].endswith("_type") and len(e["loc"]) == len(first["loc"])]
+        same = [e for e in same if _followed(e["loc"])[0] == path] if first in same else [first]
+        allowed, *others = dict.fromkeys(map(_allowed, same))
+        either = [allowed, *(other.removeprefix("must be ") for other in others)]
+        return UserError(f"{self._origin_of(path)}: {'.'.join(path)}{shown}: {' or '.join(either)}")
+
+    def _unknown_key(self, loc: tuple[int | str, ...]) -> UserError:
+        *table, last = loc
+        path, models = _followed(table)
+        key = str(last)
+        known = sorted({name for model in models for name in model.model_fields})
+        near = get_close_matches(key, known, n=1, cutoff=0.6)
+        hint = f"did you mean {'.'.join((*path, near[0]))}? " if near else ""
+        where = f"in [{'.'.join(path)}]" if path else "at the top level"
+        kind = _kind(models[0]) if len(models) == 1 else None
+        of_kind = f' with name = "{kind}"' if kind else ""
+        origin = self._origin_of((*path, key))
+        return UserError(
+            f"{origin}: unknown key {_shortened('.'.join((*path, key)))}: {hint}known {where}{of_kind} are "
+            f"{', '.join(known)}"
+        )
 
     def _origin_of(self, path: tuple[str, ...]) -> str:
-        for overridden, source in self._overridden.items():
+        for overridden, source in reversed(self._overridden.items()):
             if path[: len(overridden)] == overridden or overridden[: len(path)] == path:
                 return source
         return self.origin
 
+    def _said(self) -> str:
+        """Where all of the values come from."""
+        return ", ".join((self.origin, *map(_shortened, self._overridden.values())))
+
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return parsed["value"] if parsed.keys() == {"value"} else text  # more keys: it had several lines
 
 
-def _key_path(loc: Iterable[int | str]) -> tuple[str, ...]:
-    """The dotted key of pydantic's location, without the names of union members and the indices of lists."""
-    *inner, last = loc
-    path: list[str] = []
-    for part in inner:
-        if part in _keys_at(tuple(path)):
-            path.append(str(part))
-    # The last part may be a key that is not known; a union's member, or an index, is none.
-    known = _keys_at(tuple(path))
-    if known and (last in known or not _is_member(last)):
-        path.append(str(last))
-    return tuple(path)
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _is_member(part: int | str) -> bool:
-    return isinstance(part, int) or "[" in part or "-" in part or part in ("int", "float") or part[:1].isupper()
+def _followed(loc: Iterable[int | str]) -> tuple[tuple[str, ...], list[type[BaseModel]]]:
+    """The key of pydantic's location, and the tables that may be there.
+
+    The location names the members of unions (a table's ``name``, or its class) and indices of lists; the key does not.
+    """
+    path: tuple[str, ...] = ()
+    models: list[type[BaseModel]] = [StudyConfig]
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if fields := [model.model_fields[part] for model in models if part in model.model_fields]:
+            path = (*path, part)
+            models = [inner for each in fields for inner in _models_in(each)]
+        else:
+            models = [model for model in models if part == _kind(model) or model.__name__ in part]
+    return path, models
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    """The one ``name`` that such a table has; None where it may have several, or none."""
+    names = get_args(model.model_fields["name"].annotation) if "name" in model.model_fields else ()
+    return names[0] if len(names) == 1 else None
 
 
 def _look_up(values: Any, path: tuple[str, ...]) -> Any:
@@ -207,6 +259,7 @@ def _look_up(values: Any, path: tuple[str, ...]) -> Any:
 _WORDS = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "missing": "must be given",
     "float_type": "must be a number",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
@@ -225,14 +278,6 @@ def _allowed(error: Any) -> str:
         return _WORDS[error["type"]]
     message: str = error["msg"]
     return message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
-
-
-def _keys_at(path: tuple[str, ...]) -> set[str]:
-    """The keys that the table at ``path`` may have; none where there is no table."""
-    models: list[type[BaseModel]] = [StudyConfig]
-    for part in path:
-        models = [m for model in models if part in model.model_fields for m in _models_in(model.model_fields[part])]
-    return {name for model in models for name in model.model_fields}
 
 
 def _models_in(annotated: Any) -> list[type[BaseModel]]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="sweetspot",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -154,7 +153,7 @@ def status(study: StudyName = None, storage: Storage = None, artifacts: Artifact
     from sweetspot.store import Store
 
     with Store(storage, artifacts) as store:
-        results = [read_result(store, study)] if study else read_results(store)
+        results = read_results(store) if study is None else [read_result(store, study)]
     if json_:
         _print_json([result.status_dict() for result in results])
         return
@@ -207,14 +206,15 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a study with its companions, and the networks that nothing else uses."""
+    from sweetspot.errors import RunError
     from sweetspot.store import Store
     from sweetspot.study.deletion import delete_study
     from sweetspot.study.search import get_study
 
     with Store(storage, artifacts) as store:
         record = get_study(store, study)
-        if not yes:
-            typer.confirm(f"Remove the study {record.name!r} and its networks?", abort=True, err=True)
+        if not yes and not typer.confirm(f"Remove the study {record.name!r} and its networks?", err=True):
+            raise RunError(f"the study {record.name!r} was not removed")
         delete_study(store, record)
     print(f"removed {record.name}")
 

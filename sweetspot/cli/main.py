@@ -10,7 +10,9 @@ import typer
 from typer.main import get_command
 
 from sweetspot.cli.commands import app
-from sweetspot.errors import RunError, UserError
+from sweetspot.errors import RunError, UserError, one_line
+
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,15 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = get_command(app).main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        code = get_command(app).main(given or ["--help"], prog_name="sweetspot", standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # the parser turns Ctrl-C into this
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _say(error, 2)
     except RunError as error:
         return _say(error, 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; the same command continues where it stopped", 130)
+        return _say("interrupted; the same command continues where it stopped", _INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -41,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(error: object, code: int) -> int:
-    line = " ".join(str(error).split())
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
     return code
 
 

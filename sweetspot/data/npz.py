@@ -36,8 +36,8 @@ class NpzDataSet(DataSet):
     MedMNIST's files are read as they are. They have a validation split of their own (``val_images``), which is joined
     to the training images, because Sweetspot draws its own.
 
-    Shapes and dtypes of all arrays are checked on opening, from their headers; of the contents only the training
-    labels are read then. Labels of the test set are first read by :meth:`test`.
+    Shapes and dtypes of all arrays are checked on opening, from their headers, and the labels of both sets, so that a
+    wrong one is not found out only when a search is over. No image of the test set is read before :meth:`test`.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,7 +47,7 @@ class NpzDataSet(DataSet):
             part.must_agree_with(self._parts[0])
         self.classes = self._classes()
         for part in self._parts:
-            for _, y in part.pairs["train"]:
+            for _, y in part.pairs["train"] + part.pairs["test"]:
                 part.labels(y, len(self.classes))
 
     def train(self) -> Images:

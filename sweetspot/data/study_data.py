@@ -1,5 +1,6 @@
 """A study's images on the device: split, normalised, with the views and probes that training and measuring need."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,9 +97,14 @@ class StudyData:
 
     @cached_property
     def train_probe(self) -> Labelled:
-        """A fixed, seeded sample of augmented training images, as many as the validation split has."""
+        """A fixed, seeded sample of augmented training images, as many as the validation split has.
+
+        Where that is more than there are, all are drawn before any is drawn again, and then as another view.
+        """
         generator = torch.Generator().manual_seed(self._probe_seed)
-        chosen = torch.randperm(len(self._train), generator=generator)[: len(self._validation)]
+        rounds = math.ceil(len(self._validation) / len(self._train))
+        orders = [torch.randperm(len(self._train), generator=generator) for _ in range(rounds)]
+        chosen = torch.cat(orders)[: len(self._validation)]
         sample = self._train.subset(chosen.sort().values)
         return Labelled(
             self._normalised(augment(sample.images, self._augmentation, self._probe_seed, 0)), sample.labels

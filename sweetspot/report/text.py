@@ -60,7 +60,8 @@ def summary(result: StudyResult) -> RenderableType:
     ]
     best = result.best
     if best is None:
-        return Group(*parts, Text(f"No trial has finished. {_counts(result)}"))
+        parts.append(Text(f"No trial has finished. {_counts(result)}"))
+        return Group(*parts, *_ending(result))
     confirmed = result.confirmation
     title = "Best point so far" if confirmed is None or not confirmed.is_current else "Best point"
     parts.append(
@@ -92,10 +93,12 @@ def summary(result: StudyResult) -> RenderableType:
     parts += [Text(), Text(_spent(result))]
     if (pruning := _pruning(result)) is not None:
         parts.append(Text(pruning))
-    if result.record.ended:
-        parts.append(Text(f"The search ended early: {result.record.ended}."))
-    parts += [Text(), _further(result)]
-    return Group(*parts)
+    return Group(*parts, *_ending(result), Text(), _further(result))
+
+
+def _ending(result: StudyResult) -> list[Text]:
+    ended = result.record.ended
+    return [Text(f"The search ended early: {ended}. The same command continues it.")] if ended else []
 
 
 def _arms(result: StudyResult) -> Table:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import uuid
 from contextlib import suppress
 from typing import BinaryIO, cast
@@ -62,16 +63,19 @@ class Artifacts:
             raise DamagedBlobError(f"blob {name[:12]} is missing") from None
         if hashlib.sha256(content).hexdigest() != name:
             with suppress(OSError):
+                self._fs.makedirs(f"{self._root}/quarantine", exist_ok=True)
                 self._fs.mv(path, f"{self._root}/quarantine/{name}-{uuid.uuid4().hex[:8]}")
             raise DamagedBlobError(f"blob {name[:12]} is damaged")
         return content
 
     def discard(self, name: str) -> None:
         """Remove a blob that nothing refers to any more. Harmless when it is gone."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, DamagedBlobError):
             self._fs.rm_file(self._blob(name))
 
     def _blob(self, name: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", name):  # it comes from the database, and must not lead to another file
+            raise DamagedBlobError(f"{name[:12]!r} is no name of a blob")
         return f"{self._root}/blobs/{name[:2]}/{name}"
 
     def _write(self, path: str, content: bytes) -> None:
@@ -112,6 +116,6 @@ class Artifacts:
             raise ArtifactNotFound(f"no artifact {artifact_id}") from None
 
     def _artifact(self, artifact_id: str) -> str:
-        if "/" in artifact_id or artifact_id.startswith("."):
+        if not artifact_id or "/" in artifact_id or artifact_id.startswith("."):
             raise ArtifactNotFound(f"no artifact {artifact_id}")
         return f"{self._root}/optuna/{artifact_id}"

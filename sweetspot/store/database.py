@@ -73,13 +73,17 @@ def open_database(url: URL, run: RunConfig | None = None, on_stale: StaleCallbac
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = _retried(url, lambda: _storage(url, run, on_stale))
     database = Database(url, storage)
-    _retried(url, lambda: _create_schema(database))
+    try:
+        _retried(url, lambda: _create_schema(database))
+    except UserError:
+        database.close()
+        raise
     return database
 
 
 def _storage(url: URL, run: RunConfig | None, on_stale: StaleCallback | None) -> Storage:
     return Storage(
-        full(url),
+        full(url).replace("{", "{{").replace("}", "}}"),  # Optuna takes the URL for a format string
         _engine_options(url),
         heartbeat_interval=run.heartbeat_seconds if run else None,
         grace_period=run.grace_seconds if run else None,

@@ -153,4 +153,8 @@ class Leases:
         """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for."""
         with self._session() as session:
             rows = session.scalars(select(LeaseRow).where(LeaseRow.name.startswith(prefix, autoescape=True)))
-            return {row.name.removeprefix(prefix): row.heading_for for row in rows if row.owner not in ("", self.owner)}
+            return {
+                row.name.removeprefix(prefix): row.heading_for
+                for row in rows
+                if row.owner not in ("", self.owner) and row.name.startswith(prefix)  # SQLite's LIKE ignores case
+            }

@@ -144,6 +144,7 @@ class WorkerRow(Base):
     boot_id: Mapped[str] = mapped_column(String(64))
     pid: Mapped[int]
     process_start: Mapped[float]
+    """Seconds from the machine's start to the process's."""
     device: Mapped[str] = mapped_column(String(64))
     study: Mapped[str | None] = mapped_column(String(255), default=None)
     trial: Mapped[int | None] = mapped_column(default=None)

@@ -3,6 +3,7 @@
 from types import TracebackType
 
 from sweetspot.config import RunConfig
+from sweetspot.errors import UserError
 from sweetspot.store.artifacts import Artifacts
 from sweetspot.store.database import StaleCallback, open_database
 from sweetspot.store.students import StudentStore
@@ -35,7 +36,11 @@ class Store:
         self.url = database_url(storage)
         self.artifacts_url = artifacts_url(artifacts, self.url)
         self.database = open_database(self.url, run, on_stale)
-        self.artifacts = Artifacts(self.artifacts_url)
+        try:
+            self.artifacts = Artifacts(self.artifacts_url)
+        except UserError:
+            self.database.close()
+            raise
         self.studies = StudyStore(self.database)
         self.workers = WorkerStore(self.database)
         self.trajectories = TrajectoryStore(self.database, self.artifacts)

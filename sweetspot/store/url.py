@@ -54,19 +54,20 @@ def database_url(text: str | None) -> URL:
     text = text or os.environ.get("SWEETSPOT_STORAGE")
     if not text:
         return URL.create("sqlite", database=str(writable_home() / "sweetspot.db"))
-    if "://" not in text and Path(text).suffix in {".db", ".sqlite", ".sqlite3"}:
-        text = f"sqlite:///{text}"
+    is_file = "://" not in text and Path(text).suffix in {".db", ".sqlite", ".sqlite3"}
     wanted = "a database URL looks like sqlite:///study.db or postgresql://user:password@host/database"
     try:
-        url = make_url(text)
+        url = URL.create("sqlite", database=text) if is_file else make_url(text)
     except (ArgumentError, ValueError):
         raise UserError(f"--storage is not a database URL: {wanted}") from None
     backend = url.drivername.split("+")[0]
     if _DRIVERS.get(backend, backend).split("+")[0] not in _BACKENDS:
         raise UserError(f"--storage names the unknown database {backend!r}: {wanted}")
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    if "@" in (url.host or ""):
+        raise UserError("--storage has an @ in its user or password: write it as %40")
     if backend == "sqlite":
-        if url.database in (None, "", ":memory:"):
+        if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
             raise UserError("--storage: an SQLite database in memory cannot be shared by workers; name a file")
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
     return url
@@ -85,8 +86,8 @@ def artifacts_url(text: str | None, database: URL) -> str:
 def shown(url: URL | str) -> str:
     """The address as it may be printed: without the password, and without query values that may hold one."""
     text = url.render_as_string(hide_password=True) if isinstance(url, URL) else url
-    text = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", text)
-    return re.sub(r"((?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
+    text = re.sub(r"(://[^:/@]*):[^?]*@", r"\1:***@", text)  # to the last @: people leave @ and / in passwords
+    return re.sub(r"([?&][^=&]*(?:passw|secret|token|key)[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
 
 
 def full(url: URL) -> str:

@@ -16,6 +16,9 @@ from sqlalchemy import delete, select, update
 from sweetspot.store.database import Database
 from sweetspot.store.schema import WorkerRow, now
 
+_SAME_START_SECONDS = 3.0
+"""Starts of a process that differ by less are one: the time of boot is known to the second."""
+
 
 @dataclass(frozen=True)
 class WorkerRecord:
@@ -41,6 +44,12 @@ def boot_id() -> str:
         return f"{platform.node()}-{psutil.boot_time():.0f}"
 
 
+def _started(pid: int) -> float:
+    """Seconds from the machine's start to the process's: a step of the machine's clock does not change it."""
+    booted = psutil.boot_time()
+    return float(psutil.Process(pid).create_time() - booted)
+
+
 class WorkerStore:
     """Worker processes register here, say what they do, and are found dead."""
 
@@ -58,7 +67,7 @@ class WorkerStore:
                     host=socket.gethostname(),
                     boot_id=boot_id(),
                     pid=os.getpid(),
-                    process_start=psutil.Process().create_time(),
+                    process_start=_started(os.getpid()),
                     device=device,
                     detail={},
                 )
@@ -82,7 +91,8 @@ class WorkerStore:
                 .where((WorkerRow.study == study) | WorkerRow.study.startswith(f"{study}/", autoescape=True))
                 .order_by(WorkerRow.started)
             )
-            return [_record(row) for row in rows]
+            # Once more in Python: SQLite's LIKE takes "Study/" for "study/".
+            return [_record(row) for row in rows if f"{row.study}/".startswith(f"{study}/")]
 
     def has_ended(self, worker: str) -> bool:
         """True if the worker's process is known to be gone: it ran on this machine and does no longer."""
@@ -104,8 +114,8 @@ def _has_ended(row: WorkerRow) -> bool:
     if row.boot_id != boot_id():
         return True
     try:
-        process = psutil.Process(row.pid)
-        return bool(abs(process.create_time() - row.process_start) > 1.0 or process.status() == psutil.STATUS_ZOMBIE)
+        is_another = abs(_started(row.pid) - row.process_start) > _SAME_START_SECONDS
+        return is_another or bool(psutil.Process(row.pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

@@ -18,6 +18,9 @@ from sweetspot.store.url import shown
 CONFIRM = "/confirm"
 """What the name of a study's confirmation ends in."""
 
+METRIC = "student accuracy"
+"""What dashboards call a trial's value."""
+
 GIVEN_BACK = "given_back"
 """The user attribute of a failed trial whose parameters were put back in the queue; its value says why."""
 
@@ -54,8 +57,8 @@ def check_name(name: str) -> None:
     Raises:
         UserError: if it is empty, too long, or has a "/", which is kept for companions.
     """
-    if not name.strip() or "/" in name or len(name) > 200:
-        raise UserError(f"--name {name!r}: a study's name has 1 to 200 characters and no '/'")
+    if not name.strip() or "/" in name or len(name) > 200 or not name.isprintable():
+        raise UserError(f"--name {name!r}: a study's name has 1 to 200 printable characters and no '/'")
 
 
 def create_or_continue(store: Store, name: str, config: StudyConfig, data: StudyData) -> StudyRecord:
@@ -89,7 +92,7 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
         )
     store.studies.set_config(name, config)
     store.studies.set_ended(name, None)
-    study = open_study(store, name, "student accuracy")
+    study = open_study(store, name, METRIC)
     study.set_user_attr("dataset", config.data.dataset)
     study.set_user_attr("train_images", data.train_images)
     record = store.studies.get(name)
@@ -129,8 +132,11 @@ def get_study(store: Store, name: str | None) -> StudyRecord:
 
 
 def load(store: Store, name: str) -> optuna.Study:
-    """The Optuna study of a name that exists."""
-    return optuna.load_study(study_name=name, storage=store.database.storage)
+    """The Optuna study of a name that exists; made good where a process died between our row and Optuna's."""
+    try:
+        return optuna.load_study(study_name=name, storage=store.database.storage)
+    except KeyError:
+        return open_study(store, name, METRIC)
 
 
 def companions(store: Store, name: str) -> list[str]:

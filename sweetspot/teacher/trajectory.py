@@ -3,7 +3,8 @@
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,7 +19,7 @@ from sweetspot.store.lease import Lease, Leases
 from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore
 from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.similarity import measure_response
-from sweetspot.training.engine import recompute_batchnorm, respond, train_epoch
+from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, respond, train_epoch
 from sweetspot.training.optimizers import load_state_tensors, optimizer, state_tensors
 from sweetspot.training.schedules import learning_rates
 from sweetspot.training.weights import from_bytes, load_weights, to_bytes
@@ -43,6 +44,10 @@ class Spent:
     training_seconds: float = 0.0
     measuring_seconds: float = 0.0
     waiting_seconds: float = 0.0
+
+
+class _LostBranchPointError(Exception):
+    """The end of the trunk from which a branch hangs is gone or damaged: the trunk must be grown again."""
 
 
 class _Rungs:
@@ -88,19 +93,23 @@ class Trajectory:
     def bring_to(self, epochs: int, on_rung: OnRung = lambda epoch, measurement: None) -> None:
         """Make sure that the teacher of ``epochs`` epochs is in the store, measured.
 
-        ``on_rung`` is called for the rungs of the trunk before the branch point, and last for ``epochs`` itself.
+        ``on_rung`` is called for the rungs of the trunk before the branch point, then for those of the branch, and last
+        for ``epochs`` itself.
 
         Raises:
-            DivergedError: if its loss is not finite.
+            DivergedError: if its loss or its response is not finite.
             LostLeaseError: if this process was taken for dead and another trains on in its place.
         """
         self.store.add_recipe(self.recipe.hash, self.recipe.json)
         shared = self.recipe.schedule.shared_epochs(epochs)
         rungs = _Rungs(self.ladder, shared, epochs, on_rung)
-        if shared:
-            self._extend(TRUNK, shared, rungs, continues=shared < epochs)
-        if shared < epochs:
-            self._extend(epochs, epochs, rungs, continues=False)
+        while True:
+            with suppress(_LostBranchPointError):
+                if shared:
+                    self._extend(TRUNK, shared, rungs, continues=shared < epochs)
+                if shared < epochs:
+                    self._extend(epochs, epochs, rungs, continues=False)
+                return
 
     def measurements(self, epochs: int) -> dict[Probe, Measurement]:
         """Of the teacher of ``epochs`` epochs, which is in the store."""
@@ -130,10 +139,13 @@ class Trajectory:
 
     def _extend(self, branch: int, target: int, rungs: _Rungs, *, continues: bool) -> None:
         """Grow a branch to ``target``, or wait while another worker does; ``continues``: a branch will hang from it."""
+
+        def is_there(snapshots: list[Snapshot]) -> bool:
+            return any(s.epoch == target and not s.resume_only and (s.optimizer or not continues) for s in snapshots)
+
         while True:
-            there = self.store.snapshots(self.recipe.hash, branch)
-            self._announce(branch, [s for s in there if s.epoch <= target], rungs)
-            if any(s.epoch == target and not s.resume_only and (s.optimizer or not continues) for s in there):
+            there = self._announce(branch, target, rungs)
+            if is_there(there):
                 return
             lease = self.leases.acquire(lease_name(self.recipe, branch), heading_for=target)
             if lease is None:
@@ -142,30 +154,43 @@ class Trajectory:
                 self.spent.waiting_seconds += _POLL_SECONDS
                 continue
             with lease:
-                self._train(branch, target, rungs, lease)
+                # Another worker may have got there between the look and the lease.
+                if not is_there(self._announce(branch, target, rungs)):
+                    self._train(branch, target, rungs, lease)
 
-    def _announce(self, branch: int, snapshots: list[Snapshot], rungs: _Rungs) -> None:
-        """Announce what is there already, measuring what was not measured at this temperature."""
+    def _announce(self, branch: int, target: int, rungs: _Rungs) -> list[Snapshot]:
+        """Announce what is there up to ``target``, measuring what was not measured at this temperature.
+
+        Returns:
+            The snapshots up to ``target`` by rising epoch, without those that turned out to be damaged.
+        """
+        snapshots = [s for s in self.store.snapshots(self.recipe.hash, branch) if s.epoch <= target]
         known = self.store.measurements(self.recipe.hash, branch, self.temperature)
+        wanted = rungs.of_trunk if branch == TRUNK else rungs.of_branch
+        there = []
         for snapshot in snapshots:
-            if snapshot.epoch not in (rungs.of_trunk if branch == TRUNK else rungs.of_branch):
-                continue
-            measurement = known.get((snapshot.epoch, "train"))
-            if measurement is None or not measurement.recomputed:
-                try:
-                    model = self._model(snapshot)
-                except DamagedBlobError as error:
-                    self._forget(snapshot, error)
-                    continue
-                measured = self._measure(self._as_teacher(model), snapshot.epoch, recomputed=True)
-                old = [known.get((snapshot.epoch, m.probe)) for m in measured]
-                measured = [
-                    replace(m, train_loss=o.train_loss, seconds=o.seconds) if o else m
-                    for m, o in zip(measured, old, strict=True)
-                ]
-                self.store.add_measurements(self.recipe.hash, branch, measured)
-                measurement = measured[0]
-            rungs.announce(branch, measurement)
+            if snapshot.epoch in wanted:
+                measurement = known.get((snapshot.epoch, "train"))
+                if measurement is None or not measurement.recomputed:
+                    try:
+                        measurement = self._measure_again(snapshot, known)
+                    except DamagedBlobError as error:
+                        self._forget(snapshot, error)
+                        continue
+                rungs.announce(branch, measurement)
+            there.append(snapshot)
+        return there
+
+    def _measure_again(self, snapshot: Snapshot, known: Mapping[tuple[int, Probe], Measurement]) -> Measurement:
+        """Measure a stored snapshot as it teaches; what its training has cost stays as it is known."""
+        measured = self._measure(self._as_teacher(self._model(snapshot)), snapshot.epoch, recomputed=True)
+        old = [known.get((snapshot.epoch, m.probe)) for m in measured]
+        measured = [
+            replace(m, train_loss=o.train_loss, seconds=o.seconds) if o else m
+            for m, o in zip(measured, old, strict=True)
+        ]
+        self.store.add_measurements(self.recipe.hash, snapshot.branch, measured)
+        return measured[0]
 
     def _train(self, branch: int, target: int, rungs: _Rungs, lease: Lease) -> None:
         """Train a branch from the last point that can be continued to ``target``."""
@@ -220,7 +245,7 @@ class Trajectory:
             root = self.store.snapshot(self.recipe.hash, TRUNK, shared)
             points = ([root] if root and root.optimizer else []) + points
             if shared and not points:
-                raise LookupError(f"no trunk of {shared} epochs to branch from")
+                raise _LostBranchPointError
         for point in reversed(points):
             try:
                 model = self._model(point)
@@ -229,7 +254,7 @@ class Trajectory:
             except DamagedBlobError as error:
                 self._forget(point, error)
                 if point.branch != branch:
-                    raise
+                    raise _LostBranchPointError from None
                 continue
             return model, optim, point.epoch
         torch.manual_seed(seed_of(self.recipe.config.seed, "teacher", "weights"))
@@ -275,7 +300,10 @@ class Trajectory:
 
     def _as_teacher(self, model: nn.Module) -> nn.Module:
         """``model`` itself with BatchNorm recomputed on views fixed by the seed, in evaluation mode."""
-        views = self.data.views(seed_of(self.recipe.config.seed, "batchnorm"), 0)
+        seed = seed_of(self.recipe.config.seed, "batchnorm")
+        # Mixed: a data set may be sorted by class, and the statistics are those of its first 100 batches.
+        order = epoch_order(self.data.train_images, self.recipe.batch_size, seed, 0, self.device)
+        views = self.data.views(seed, 0)[order]
         recompute_batchnorm(model, views, self.recipe.batch_size, self.recipe.config.teacher.precision)
         return model.requires_grad_(False)
 
@@ -294,6 +322,8 @@ class Trajectory:
         for probe in _PROBES:
             images = self.data.train_probe if probe == "train" else self.data.validation
             logits = respond(model, images.images, self.recipe.config.teacher.precision)
+            if not bool(logits.isfinite().all()):
+                raise DivergedError(epoch, self.recipe.lr, "response")
             values = measure_response(logits, images.labels, self.temperature).scalars()
             rows.append(Measurement(epoch, self.temperature, probe, recomputed, values, train_loss, seconds))
         self.spent.measuring_seconds += time.monotonic() - started

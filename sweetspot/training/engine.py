@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,10 @@ BATCHNORM_BATCHES = 100
 
 
 class DivergedError(Exception):
-    """The loss of an epoch is not finite."""
+    """The loss of an epoch, or the response after it, is not finite."""
 
-    def __init__(self, epoch: int, lr: float) -> None:
-        super().__init__(f"loss not finite in epoch {epoch} at learning rate {lr:g}")
+    def __init__(self, epoch: int, lr: float, what: Literal["loss", "response"] = "loss") -> None:
+        super().__init__(f"{what} not finite in epoch {epoch} at learning rate {lr:g}")
         self.epoch = epoch
         self.lr = lr
 

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.registry import info
+from sweetspot.data.split import split
 from sweetspot.data.study_data import StudyData, load_study_data
-from sweetspot.errors import RunError
+from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
 from sweetspot.report.live import Progress, progress
 from sweetspot.report.result import StudyResult, read_result
@@ -23,7 +24,7 @@ from sweetspot.store import Store
 from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Estimate, Shape, estimate
 from sweetspot.study.jobs import FAILED
-from sweetspot.study.search import check_name, create_or_continue, load
+from sweetspot.study.search import Counts, check_name, create_or_continue, load
 from sweetspot.study.workplace import resolved
 from sweetspot.study_file import Draft, default_name, draft_for, is_study
 from sweetspot.training.device import describe, devices, prepare
@@ -67,9 +68,15 @@ def run_devices(run: Run) -> list[str]:
 
 
 def plan(config: StudyConfig, run: Run, data: StudyData | None = None) -> tuple[Estimate, str]:
-    """The expected cost, and the sentence that says it."""
+    """The expected cost, and the sentence that says it. Creates nothing.
+
+    Raises:
+        UserError: if the configuration, the data or a device is not to be had.
+    """
+    check_name(run.name)
     workers = run_devices(run)
     shape = _shape(config, run, data)
+    _build_networks(config, shape)
     cost = estimate(resolved(config, workers[0]), shape, prepare(workers[0], config.run), len(workers))
     what = f"{config.search.trials} trials of {config.student.replicates.max} students"
     return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
@@ -80,9 +87,15 @@ def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
     if known is None:
         data = data or load_study_data(config, run.data or data_folder(), torch.device("cpu"))
         return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
-    validation = config.data.validation
-    held_out = validation if isinstance(validation, int) else round(validation * known.train_images)
-    return Shape(known.classes, known.channels, known.image_size, known.train_images - held_out, held_out)
+    # Of a built-in data set enough is known without its images: balanced labels stand for the real ones.
+    labels = torch.arange(known.train_images) % known.classes
+    train, validation = split(labels, config.data.validation, config.seed)
+    if (largest := max(config.search.batch_size[-1], config.student.batch_size)) > len(train):
+        raise UserError(
+            f"batch size {largest} is above the {len(train)} training images of {known.name}: "
+            "lower search.batch_size or student.batch_size"
+        )
+    return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
 
 
 def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -> StudyResult:
@@ -96,16 +109,15 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     check_name(run.name)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = run_devices(run)
-    config = resolved(config, workers[0])
+    data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
+    _build_networks(config, _shape(config, run, data))
     with Store(run.storage, run.artifacts) as store:
-        data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
-        _build_networks(config, data)
         config, note = _with_stored_values(store, config, run)
-        if note:
-            console.print(Text(note), soft_wrap=True)
-        if not quiet:
-            console.print(Text(plan(config, run, data)[1]), soft_wrap=True)
+        config = resolved(config, workers[0])
+        cost = None if quiet else plan(config, run, data)[1]
         record = create_or_continue(store, run.name, config, data)
+        for line in filter(None, (note, cost)):
+            console.print(Text(line), soft_wrap=True)
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:
             _supervise(store, record.name, workers, run, deadline, view)
@@ -141,19 +153,23 @@ def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[St
         return config, None
     stored = there.config.search.trials
     total, note = run.trials or stored, None
-    done = sum(t.state.is_finished() for t in load(store, run.name).get_trials(deepcopy=False))
+    done = Counts.of(load(store, run.name).get_trials(deepcopy=False)).finished
     if total < min(stored, done):
         note = f"--trials {total} is below the {done} trials that are done: the total stays {stored}."
         total = stored
-    search = config.search.model_copy(update={"trials": total})
-    return config.model_copy(update={"search": search}), note
+    update: dict[str, Any] = {"search": config.search.model_copy(update={"trials": total})}
+    for part in ("teacher", "student"):
+        mine, theirs = getattr(config, part), getattr(there.config, part)
+        if mine.precision == "auto":  # settled when the study was created, on whatever device that was
+            update[part] = mine.model_copy(update={"precision": theirs.precision})
+    return config.model_copy(update=update), note
 
 
-def _build_networks(config: StudyConfig, data: StudyData) -> None:
+def _build_networks(config: StudyConfig, shape: Shape) -> None:
     """Every network that the study names, so that a wrong name is found before anything is created."""
     models = config.search.teacher.model or (config.teacher.model,)
     for name in {*models, config.teacher.model, config.student.model}:
-        build(name, classes=len(data.classes), channels=data.channels, image_size=data.image_size)
+        build(name, classes=shape.classes, channels=shape.channels, image_size=shape.image_size)
 
 
 def optimize(

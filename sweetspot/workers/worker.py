@@ -10,11 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
 from sweetspot.store import Leases, Store, StudyRecord
-from sweetspot.store.url import data_folder
+from sweetspot.store.url import data_folder, shown
 from sweetspot.study.claim import Outcome, claim_lease, run_next
 from sweetspot.study.confirmation import ensure_planned
 from sweetspot.study.jobs import FAILED, Confirming, Search
-from sweetspot.study.search import Counts, get_study, load
+from sweetspot.study.search import Counts, companions, get_study, load
 from sweetspot.study.workplace import Workplace
 from sweetspot.training.device import devices, prepare
 from sweetspot.workers.pulse import Pulse
@@ -36,17 +36,28 @@ def work(
         UserError: if the study, the storage, the data or the device is not to be had, or the data is other data.
         KeyboardInterrupt: on Ctrl-C, once the trial is given back.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    chosen = devices(device)[0]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are logged where they are caught
+    chosen, *others = devices(device)
+    if others and "," in device:
+        raise UserError(f"--device {device}: a worker has one device; start one worker for each")
     with Store(storage, artifacts) as store:
-        names = [get_study(store, name).name] if name else [r.name for r in store.studies.all() if _has_work(store, r)]
+        if name is not None:
+            names = [get_study(store, name).name]
+        else:
+            names = [record.name for record in store.studies.all() if _has_work(store, record)]
+        if not names:
+            raise UserError(f"no study in {shown(store.url)} has trials left: start one with sweetspot optimize")
     for each in names:
         _work_on(each, chosen, storage, artifacts, data)
 
 
 def _has_work(store: Store, record: StudyRecord) -> bool:
-    counts = Counts.of(load(store, record.name).get_trials(deepcopy=False))
-    return not record.ended and counts.finished < record.config.search.trials
+    trials = load(store, record.name).get_trials(deepcopy=False)
+    if not record.ended and Counts.of(trials).finished < record.config.search.trials:
+        return True
+    return any(
+        Counts.of(load(store, name).get_trials(deepcopy=False)).waiting for name in companions(store, record.name)
+    )
 
 
 def _work_on(name: str, device: str, storage: str | None, artifacts: str | None, root: Path | None) -> None:
@@ -78,27 +89,29 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
 def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse) -> None:
     search = Search(record, workplace)
     confirming = Confirming(record, workplace)
+    planned = False
     while True:
         outcome = run_next(search, workplace)
-        if outcome == Outcome.DONE:
-            outcome = _confirm(record.name, confirming, workplace)
-        if outcome == Outcome.DONE:
-            return
+        if outcome == Outcome.RAN:
+            planned = False  # what is found now may be another best point
+        elif outcome == Outcome.DONE:
+            planned = planned or _plan_confirmation(record.name, workplace)
+            outcome = run_next(confirming, workplace) if planned else Outcome.DONE
+            if outcome == Outcome.DONE:
+                return
         if outcome == Outcome.WAIT:
             pulse.say(phase="idle", detail={})
             time.sleep(_POLL_SECONDS)
 
 
-def _confirm(name: str, confirming: Confirming, workplace: Workplace) -> Outcome:
-    """Plan the confirmation where that is to be done, and take one of its trials."""
-    store = workplace.store
-    record = store.studies.get(name)
-    if record is None or (record.ended or "").startswith(FAILED):
-        return Outcome.DONE
-    with_claim = workplace.leases.acquire(claim_lease(name))
-    if with_claim is None:
-        return Outcome.WAIT
-    with with_claim:
-        if not ensure_planned(store, record):
-            return Outcome.DONE
-    return run_next(confirming, workplace)
+def _plan_confirmation(name: str, workplace: Workplace) -> bool:
+    """Plan the confirmation of a search that is done, unless somebody else has; whether there is one."""
+    while True:
+        record = workplace.store.studies.get(name)
+        if record is None or (record.ended or "").startswith(FAILED):
+            return False
+        claim = workplace.leases.acquire(claim_lease(name))
+        if claim is not None:
+            with claim:
+                return ensure_planned(workplace.store, record)
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,224 @@
+import errno
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import optuna
+import pytest
+from optuna.artifacts import download_artifact, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from sweetspot.errors import UserError
+from sweetspot.store import Artifacts, DamagedBlobError
+
+
+@pytest.fixture(params=["folder", "file://", "memory://"])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Artifacts]:
+    urls = {
+        "folder": str(tmp_path / "made" / "here"),
+        "file://": f"file://{tmp_path}/made/here",
+        "memory://": f"memory://{uuid.uuid4().hex}",
+    }
+    artifacts = Artifacts(urls[request.param])
+    yield artifacts
+    artifacts._fs.rm(artifacts._root, recursive=True)
+
+
+def _files(artifacts: Artifacts, folder: str) -> dict[str, bytes]:
+    """What lies under a folder of the artifacts, by the path below it."""
+    root = f"{artifacts._root}/{folder}"
+    return {path[len(root) + 1 :]: artifacts._fs.cat_file(path) for path in artifacts._fs.find(root)}
+
+
+def _spoil(artifacts: Artifacts, name: str, content: bytes) -> None:
+    artifacts._fs.pipe_file(f"{artifacts._root}/blobs/{name[:2]}/{name}", content)
+
+
+# -- blobs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"weights", bytes(range(256)) * 4096])
+def test_a_blob_is_named_by_its_content_and_comes_back_as_it_was(artifacts: Artifacts, content: bytes) -> None:
+    name = artifacts.put(content)
+    assert name == hashlib.sha256(content).hexdigest()
+    assert artifacts.get(name) == content
+    assert _files(artifacts, "blobs") == {f"{name[:2]}/{name}": content}
+
+
+def test_equal_contents_are_one_blob(artifacts: Artifacts) -> None:
+    assert artifacts.put(b"weights") == artifacts.put(b"weights")
+    assert len(_files(artifacts, "blobs")) == 1
+
+
+def test_many_writers_of_one_blob_do_not_disturb_one_another(artifacts: Artifacts) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        names = set(threads.map(artifacts.put, [b"weights" * 10_000] * 32))
+    assert len(names) == 1
+    assert artifacts.get(names.pop()) == b"weights" * 10_000
+    assert len(_files(artifacts, "blobs")) == 1
+
+
+def test_two_workers_see_each_others_blobs(artifacts: Artifacts) -> None:
+    assert Artifacts(artifacts.url).get(artifacts.put(b"weights")) == b"weights"
+
+
+def test_a_discarded_blob_is_gone_and_discarding_again_is_harmless(artifacts: Artifacts) -> None:
+    name = artifacts.put(b"weights")
+    artifacts.discard(name)
+    artifacts.discard(name)
+    assert _files(artifacts, "blobs") == {}
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_blob_is_noticed(artifacts: Artifacts) -> None:
+    name = artifacts.put(b"weights")
+    artifacts.discard(name)
+    with pytest.raises(DamagedBlobError, match=f"blob {name[:12]} is missing"):
+        artifacts.get(name)
+
+
+@pytest.mark.parametrize("damaged", [b"weighty", b"weigh", b"", b"weights and more"])
+def test_a_damaged_blob_is_put_aside_and_may_be_written_again(artifacts: Artifacts, damaged: bytes) -> None:
+    name = artifacts.put(b"weights")
+    _spoil(artifacts, name, damaged)
+    with pytest.raises(DamagedBlobError, match=f"blob {name[:12]} is damaged"):
+        artifacts.get(name)
+    ((aside, content),) = _files(artifacts, "quarantine").items()
+    assert aside.startswith(name)
+    assert content == damaged
+    assert _files(artifacts, "blobs") == {}
+    assert artifacts.get(artifacts.put(b"weights")) == b"weights"
+
+
+def test_a_blob_that_is_damaged_twice_is_put_aside_twice(artifacts: Artifacts) -> None:
+    for damaged in (b"once", b"twice"):
+        name = artifacts.put(b"weights")
+        _spoil(artifacts, name, damaged)
+        with pytest.raises(DamagedBlobError):
+            artifacts.get(name)
+    assert sorted(_files(artifacts, "quarantine").values()) == [b"once", b"twice"]
+
+
+@pytest.mark.parametrize("name", ["../precious", "..", ".", "", "/precious", "a" * 63, "A" * 64, f"{'a' * 64}\n"])
+def test_a_name_that_is_no_hash_reaches_no_file(name: str, tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path / "artifacts"))
+    artifacts.put(b"weights")
+    precious = tmp_path / "precious"  # which is where blobs/../../precious leads
+    precious.write_bytes(b"mine")
+    with pytest.raises(DamagedBlobError):
+        artifacts.get(name)
+    artifacts.discard(name)
+    assert precious.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("moment", ["replace", "fsync"])
+def test_a_crash_during_writing_leaves_no_visible_blob(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = Artifacts(str(tmp_path))
+
+    def crash(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, moment, crash)
+        with pytest.raises(OSError, match="No space left"):
+            artifacts.put(b"weights")
+    assert _files(artifacts, "blobs") == {}
+    assert artifacts.get(artifacts.put(b"weights")) == b"weights"
+
+
+def test_what_a_killed_writer_left_half_done_is_no_blob(tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path))
+    name = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "blobs" / name[:2]).mkdir(parents=True)
+    (tmp_path / "blobs" / name[:2] / f"{name}.0123abcd.partial").write_bytes(b"wei")
+    with pytest.raises(DamagedBlobError, match="missing"):
+        artifacts.get(name)
+    assert artifacts.get(artifacts.put(b"weights")) == b"weights"
+
+
+# -- Optuna's artifacts -----------------------------------------------------------------------------------------------
+
+
+def test_optuna_uploads_downloads_and_removes_through_it(artifacts: Artifacts, tmp_path: Path) -> None:
+    study = optuna.create_study()
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG")
+    artifact = upload_artifact(artifact_store=artifacts, file_path=str(picture), study_or_trial=study)
+    assert list(_files(artifacts, "optuna").values()) == [b"\x89PNG"]
+    download_artifact(artifact_store=artifacts, file_path=str(tmp_path / "copy.png"), artifact_id=artifact)
+    assert (tmp_path / "copy.png").read_bytes() == b"\x89PNG"
+    artifacts.remove(artifact)
+    with pytest.raises(ArtifactNotFound):
+        artifacts.open_reader(artifact)
+    with pytest.raises(ArtifactNotFound):
+        artifacts.remove(artifact)
+
+
+def test_an_artifact_is_read_as_a_binary_file(artifacts: Artifacts) -> None:
+    artifacts.write("picture", io.BytesIO(b"0123456789"))
+    with artifacts.open_reader("picture") as file:
+        assert file.read(4) == b"0123"
+        assert file.read() == b"456789"
+
+
+def test_an_artifact_may_be_written_anew(artifacts: Artifacts) -> None:
+    artifacts.write("picture", io.BytesIO(b"a longer old one"))
+    artifacts.write("picture", io.BytesIO(b"new"))
+    assert artifacts.open_reader("picture").read() == b"new"
+
+
+@pytest.mark.parametrize("name", ["../precious", "../../precious", "/precious", "..", ".", ".hidden", "", "a/b"])
+def test_an_artifact_id_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    artifacts = Artifacts(str(tmp_path / "artifacts"))
+    artifacts.write("picture", io.BytesIO(b"picture"))
+    for precious in (tmp_path / "precious", tmp_path / "artifacts" / "precious"):
+        precious.write_bytes(b"mine")
+    with pytest.raises(ArtifactNotFound):
+        artifacts.open_reader(name)
+    with pytest.raises(ArtifactNotFound):
+        artifacts.remove(name)
+    with pytest.raises(ArtifactNotFound):
+        artifacts.write(name, io.BytesIO(b"theirs"))
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert (tmp_path / "artifacts" / "precious").read_bytes() == b"mine"
+
+
+# -- what cannot be used ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_file_in_the_folders_place_is_refused_in_one_line(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot use .*/file.* for artifacts .*give --artifacts a folder") as caught:
+        Artifacts(f"{tmp_path}/file{below}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_protocol_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"cannot use carrier-pigeon://loft for artifacts .*s3://bucket/path"):
+        Artifacts("carrier-pigeon://loft")
+
+
+def test_an_object_store_whose_package_is_missing_is_refused_without_its_credentials() -> None:
+    missing = next(name for name in ("gs", "abfs", "oci", "s3") if not _is_importable(name))
+    with pytest.raises(UserError, match="for artifacts") as caught:
+        Artifacts(f"{missing}://ann:hunter2@bucket/blobs")
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _is_importable(protocol: str) -> bool:
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError:
+        return False
+    return True

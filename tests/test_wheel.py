@@ -1,0 +1,40 @@
+"""The built wheel, installed away from the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_ships_every_study_file(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"sweetspot/studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")} <= set(names)
+
+
+def test_an_installed_wheel_finds_its_studies(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)  # what installing a pure wheel does, without its dependencies
+    environment = os.environ | {"PYTHONPATH": str(site), "SWEETSPOT_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import sweetspot, sys; from sweetspot.cli import main; print(sweetspot.__file__); "
+         "sys.exit(main(['studies']))"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(str(site))
+    assert "digits" in done.stdout
+    assert "cifar100" in done.stdout

@@ -1,0 +1,212 @@
+"""``sweetspot optimize`` as a user runs it: real processes, real digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from tiny_study import TINY
+
+import sweetspot
+from sweetspot.store import Store
+from sweetspot.study.search import GIVEN_BACK, load
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def command(*arguments: str, **values: Any) -> list[str]:
+    """The command line of the tiny study; further values by key, "__" for "."."""
+    settings = {**TINY, **{k.replace("__", "."): v for k, v in values.items()}}
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={toml(value)}")]
+    return [sys.executable, "-m", "sweetspot", "optimize", "--dataset", "digits", "--device", "cpu", *sets, *arguments]
+
+
+def run(home: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"SWEETSPOT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def answer(home: Path, *arguments: str) -> dict[str, Any]:
+    """What a command prints as JSON."""
+    done = run(home, [sys.executable, "-m", "sweetspot", *arguments, "--json"])
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def trials(home: Path, name: str = "digits") -> list[optuna.trial.FrozenTrial]:
+    with Store(f"sqlite:///{home}/sweetspot.db", str(home / "artifacts")) as store:
+        return load(store, name).trials
+
+
+def test_optimize_runs_to_a_recommendation_and_run_again_continues(tmp_path: Path) -> None:
+    first = run(tmp_path, command("--workers", "1"))
+    assert first.returncode == 0, first.stderr
+    assert "Verdict: " in first.stdout
+    assert "4/4" in first.stderr
+    assert "worker 0" not in first.stderr, "a worker has logged something"
+    best = answer(tmp_path, "best")
+    assert best["trials"] == {"complete": 4, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
+    assert best["cost"]["teacher_epochs_trained"] <= 2 * 3
+    assert best["test_accuracy"]["replicates"] == 2
+
+    more = run(tmp_path, command("--workers", "1", "--trials", "5", "--json"))
+    assert more.returncode == 0, more.stderr
+    continued = json.loads(more.stdout)
+    assert (continued["study"], continued["trials"]["complete"]) == ("digits", 5)
+    before = {t.number: t.params for t in trials(tmp_path)[:4]}
+    assert len({tuple(sorted(t.params.items())) for t in trials(tmp_path)}) == 5
+    assert before == {t.number: t.params for t in trials(tmp_path) if t.number < 4}
+
+    lower = run(tmp_path, command("--workers", "1", "--trials", "2", "--quiet"))
+    assert lower.returncode == 0
+    assert "the total stays 5" in lower.stderr
+    assert lower.stdout == ""
+
+
+def test_two_workers_share_a_study_exactly(tmp_path: Path) -> None:
+    done = run(tmp_path, command("--workers", "2", "--json", "--no-confirm", search__trials=6))
+    assert done.returncode == 0, done.stderr
+    best = json.loads(done.stdout)
+    assert best["trials"]["complete"] == 6
+    assert best["confirmed"] is None
+    found = trials(tmp_path)
+    assert len({tuple(sorted(t.params.items())) for t in found}) == 6, "no point's work is done twice"
+    # Both trajectories were trained once, whoever needed them.
+    assert best["cost"]["teacher_epochs_trained"] == 2 * 3
+
+
+def test_a_seeded_search_with_one_worker_repeats_exactly(tmp_path: Path) -> None:
+    answers = []
+    for home in (tmp_path / "a", tmp_path / "b"):
+        done = run(home, command("--workers", "1", "--seed", "3", "--no-confirm", "--quiet"))
+        assert done.returncode == 0, done.stderr
+        answers.append([(t.params, t.value, t.intermediate_values) for t in trials(home)])
+    assert answers[0] == answers[1]
+
+
+def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Path) -> None:
+    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
+    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:  # until the first trial has finished: the second is under way
+        said.append(line)
+        if line.startswith("1/4"):
+            break
+    os.kill(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(said) + rest
+    assert "error: interrupted" in rest
+    states = [t.state.name for t in trials(tmp_path)]
+    assert "RUNNING" not in states
+    done = run(tmp_path, arguments)
+    assert done.returncode == 0, done.stderr
+    finished = [t for t in trials(tmp_path) if t.state.name == "COMPLETE"]
+    assert len(finished) == 4
+    assert len({tuple(sorted(t.params.items())) for t in finished}) == 4
+
+
+def test_a_run_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
+    """kill -9 of everything at once: the next run fails the trial that was under way and runs its parameters again."""
+    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
+    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("1/4"):
+            break
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        (worker,) = [w for w in store.workers.of_study("digits") if not w.ended]
+        os.kill(process.pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
+        process.communicate()
+        deadline = time.monotonic() + 30
+        while not store.workers.has_ended(worker.id) and time.monotonic() < deadline:
+            pass
+    done = run(tmp_path, arguments)
+    assert done.returncode == 0, done.stderr
+    found = trials(tmp_path)
+    assert sum(t.state.name == "COMPLETE" for t in found) == 4
+    assert not [t for t in found if t.state.name in ("RUNNING", "WAITING")]
+    lost = [t for t in found if GIVEN_BACK in t.user_attrs]
+    assert len(lost) <= 1
+    for trial in lost:
+        assert any(t.params == trial.params and t.state.name == "COMPLETE" for t in found)
+
+
+def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
+    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
+    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("1/4"):
+            break
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        (worker,) = [w for w in store.workers.of_study("digits") if not w.ended]
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        deadline = time.monotonic() + 30
+        while not store.workers.has_ended(worker.id) and time.monotonic() < deadline:
+            pass
+        assert store.workers.has_ended(worker.id)
+    assert [t.state.name for t in trials(tmp_path) if t.state.name == "RUNNING"] == []
+
+
+def test_nan_losses_end_a_study_with_exit_status_1(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        command(
+            "--workers", "1", "--no-confirm", search__epochs=list(range(1, 13)), search__trials=20,
+            teacher__optimizer={"name": "sgd", "lr": 1e30},
+        ),
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: failed: 10 trials in a row")
+    assert "not finite in epoch 1 at learning rate" in last
+    assert all(t.state.name == "PRUNED" and "infeasible" in t.user_attrs for t in trials(tmp_path))
+
+
+def test_a_timeout_ends_the_search_and_says_so(tmp_path: Path) -> None:
+    done = run(tmp_path, command("--workers", "1", "--timeout", "0", "--no-confirm"))
+    assert done.returncode == 0, done.stderr
+    assert "The search ended early: the 0 s of --timeout were over" in done.stdout
+    assert len(trials(tmp_path)) < 4
+
+
+def test_a_worker_from_a_second_terminal_joins_a_study(tmp_path: Path) -> None:
+    assert run(tmp_path, command("--workers", "1", "--timeout", "0", "--no-confirm", "--quiet")).returncode == 0
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        store.studies.set_ended("digits", None)
+    joined = run(tmp_path, [sys.executable, "-m", "sweetspot", "worker", "--name", "digits", "--device", "cpu"])
+    assert joined.returncode == 0, joined.stderr
+    assert sum(t.state.name == "COMPLETE" for t in trials(tmp_path)) == 4
+
+
+def test_optimize_in_python_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEETSPOT_HOME", str(tmp_path))
+    overrides = {key.replace(".", "__"): value for key, value in TINY.items()} | {"search__trials": 2}
+    result = sweetspot.optimize("digits", workers=1, device="cpu", quiet=True, confirm__seeds=0, **{
+        key: value for key, value in overrides.items() if key != "confirm__seeds"
+    })  # fmt: skip
+    assert result.counts.complete == 2
+    assert result.best is not None
+    assert sweetspot.load_result("digits").to_dict() == result.to_dict()
