@@ -17,6 +17,8 @@ from sweetspot.report.text import duration, percent, worker_line
 from sweetspot.study.search import GIVEN_BACK
 from sweetspot.study.space import Point
 
+_SILENCE_SECONDS = 30.0
+
 
 class Progress(Protocol):
     """Shows a study while it runs. A context manager."""
@@ -76,25 +78,34 @@ class _Pace:
 
 
 class Lines(Silent):
-    """One line per finished trial: for logs and pipes."""
+    """One line per finished trial, and where none finishes for a while one per worker: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._pace = _Pace()
-        self._seen: set[int] = set()
+        self._spoke = time.monotonic()
+        self._seen: set[int] | None = None
         self._confirming = False
 
     def show(self, result: StudyResult) -> None:
         eta = self._pace.eta(result)
-        for trial in result.trials:
-            if trial.state.is_finished() and trial.number not in self._seen and GIVEN_BACK not in trial.user_attrs:
+        finished = [t for t in result.trials if t.state.is_finished() and GIVEN_BACK not in t.user_attrs]
+        if self._seen is None:  # what earlier runs have done is not told again
+            self._seen = {t.number for t in finished}
+        for trial in finished:
+            if trial.number not in self._seen:
                 self._seen.add(trial.number)
-                self._console.print(
-                    Text(f"{_done(result)}  {_what_became(trial)}  |  {_best(result)}  |  {eta}"), soft_wrap=True
-                )
+                self._say(f"{_done(result)}  {_what_became(trial)}  |  {_best(result)}  |  {_under_way(result)}, {eta}")
+        if time.monotonic() - self._spoke > _SILENCE_SECONDS:
+            for worker in result.workers:
+                self._say(f"{_done(result)}  {worker_line(worker)}")
         if eta == "confirming" and not self._confirming and any(w.phase == "student" for w in result.workers):
             self._confirming = True
-            self._console.print("The search is done: confirming with fresh students on the test split.")
+            self._say("The search is done: confirming with fresh students on the test split.")
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self._console.print(Text(line), soft_wrap=True)
 
 
 class LiveView(Silent):
@@ -109,11 +120,10 @@ class LiveView(Silent):
         self._live.update(self._view(result))
 
     def _view(self, result: StudyResult) -> RenderableType:
-        counts = result.counts
         head = Table.grid(padding=(0, 2, 0, 0))
         head.add_row(
-            ProgressBar(total=max(result.config.search.trials, 1), completed=counts.finished, width=30),
-            Text(f"{_done(result)} trials, {counts.pruned} pruned, {counts.running} running"),
+            ProgressBar(total=max(result.config.search.trials, 1), completed=result.counts.finished, width=30),
+            Text(f"{_done(result)} trials, {_under_way(result)}"),
             Text(self._pace.eta(result)),
         )
         return Group(head, Text(_best(result)), *(Text(f"  {worker_line(worker)}") for worker in result.workers))
@@ -137,6 +147,10 @@ def progress(console: Console, *, quiet: bool) -> Progress:
 
 def _done(result: StudyResult) -> str:
     return f"{result.counts.finished}/{result.config.search.trials}"
+
+
+def _under_way(result: StudyResult) -> str:
+    return f"{result.counts.pruned} pruned, {result.counts.running} running"
 
 
 def _best(result: StudyResult) -> str:
