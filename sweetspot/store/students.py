@@ -62,7 +62,9 @@ class StudentStore:
             with self._session.begin() as session:
                 session.add(row)
         except IntegrityError:
-            pass
+            known = self.of([student.distillation], student.purpose).get(student.distillation, [])
+            if all(other.replicate != student.replicate for other in known):
+                raise
 
     def of(self, distillations: Sequence[str], purpose: Purpose) -> dict[str, list[Student]]:
         """The students of each distillation by rising replicate; those without any are left out."""

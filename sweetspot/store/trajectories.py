@@ -114,8 +114,12 @@ class TrajectoryStore:
 
     def add_measurements(self, recipe: str, branch: int, measurements: Sequence[Measurement]) -> None:
         """Record measurements of a snapshot that was there already (at another temperature, say)."""
-        with self._session.begin() as session:
-            _upsert(session, recipe, branch, measurements)
+        try:
+            with self._session.begin() as session:
+                _upsert(session, recipe, branch, measurements)
+        except IntegrityError:  # another worker has measured it at the same moment: its rows are there now
+            with self._session.begin() as session:
+                _upsert(session, recipe, branch, measurements)
 
     def measurements(self, recipe: str, branch: int, temperature: float) -> dict[tuple[int, Probe], Measurement]:
         """What is known of a branch at a temperature, by (epoch, probe)."""

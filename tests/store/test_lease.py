@@ -181,10 +181,15 @@ def test_a_late_writers_rows_bounce_off_the_fencing_token(worker: Worker, store:
     late = worker("ann").acquire("branch")
     assert late is not None
     assert worker("bob", dead=("ann",)).acquire("branch") is not None
-    with pytest.raises(LostLeaseError, match="branch"), store.database.session.begin() as session:
-        session.add(LeaseRow(name="written late", owner="ann", token=1, counter=0, heading_for=0))
-        session.flush()
-        late.check(session)
+
+    def write_late() -> None:
+        with store.database.session.begin() as session:
+            session.add(LeaseRow(name="written late", owner="ann", token=1, counter=0, heading_for=0))
+            session.flush()
+            late.check(session)
+
+    with pytest.raises(LostLeaseError, match="branch"):
+        write_late()
     with store.database.session() as session:
         assert session.get(LeaseRow, "written late") is None
 
