@@ -46,12 +46,7 @@ class StudyData:
         self.classes = dataset.classes
         self.hash = content_hash(images, dataset.classes)
         train, validation = split(images.labels, config.data.validation, seed_of(config.seed, "split"))
-        largest = max(config.search.batch_size[-1], config.student.batch_size)
-        if largest > len(train):
-            raise UserError(
-                f"batch size {largest} is above the {len(train)} training images of {dataset.name} "
-                f"({len(images)} less {len(validation)} for validation): lower search.batch_size or student.batch_size"
-            )
+        check_batch_sizes(config, len(train), dataset.name)
         self._dataset = dataset
         self._augmentation = config.data.augmentation
         self._probe_seed = seed_of(config.seed, "probe")
@@ -126,3 +121,17 @@ def load_study_data(config: StudyConfig, root: Path | None, device: torch.device
         UserError: if there is no such data set, it cannot be read, or it does not fit the configuration.
     """
     return StudyData(open_dataset(config.data.dataset, root), config, device)
+
+
+def check_batch_sizes(config: StudyConfig, train_images: int, dataset: str) -> None:
+    """Refuse a batch size that an epoch has no full batch of.
+
+    Raises:
+        UserError: if one is above the number of training images.
+    """
+    largest = max(config.search.batch_size[-1], config.student.batch_size)
+    if largest > train_images:
+        raise UserError(
+            f"batch size {largest} is above the {train_images} training images of {dataset} that validation leaves: "
+            "lower search.batch_size or student.batch_size"
+        )

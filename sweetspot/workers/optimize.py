@@ -14,8 +14,8 @@ from rich.text import Text
 from sweetspot.config import StudyConfig
 from sweetspot.data.registry import info
 from sweetspot.data.split import split
-from sweetspot.data.study_data import StudyData, load_study_data
-from sweetspot.errors import RunError, UserError
+from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_data
+from sweetspot.errors import RunError
 from sweetspot.models import build
 from sweetspot.report.live import Progress, progress
 from sweetspot.report.result import StudyResult, read_result
@@ -90,11 +90,7 @@ def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
     # Of a built-in data set enough is known without its images: balanced labels stand for the real ones.
     labels = torch.arange(known.train_images) % known.classes
     train, validation = split(labels, config.data.validation, config.seed)
-    if (largest := max(config.search.batch_size[-1], config.student.batch_size)) > len(train):
-        raise UserError(
-            f"batch size {largest} is above the {len(train)} training images of {known.name}: "
-            "lower search.batch_size or student.batch_size"
-        )
+    check_batch_sizes(config, len(train), known.name)
     return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
 
 
