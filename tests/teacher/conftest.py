@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweetspot.config import DataConfig, SearchConfig, StudyConfig, StudentConfig
+from sweetspot.config import DataConfig, SearchConfig, StudentConfig, StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Store
 

@@ -1,5 +1,6 @@
 """Trajectories: what is trained, shared, measured and announced, and that nothing of it depends on who was stopped."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sweetspot.teacher import trajectory as trajectory_module
 from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.similarity import measure_response
 from sweetspot.teacher.trajectory import Trajectory, lease_name
-from sweetspot.training.engine import DivergedError, respond
+from sweetspot.training.engine import DivergedError, recompute_batchnorm, respond
 from sweetspot.training.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -36,7 +37,10 @@ SGD = {"name": "sgd", "lr": 0.1}
 ADAMW = {"name": "adamw", "lr": 0.01}
 
 
-class Stopped(Exception):
+NORMALISED = "convnet-narrow"  # a network with BatchNorm; the others here are quicker without
+
+
+class StoppedError(Exception):
     """Raised by a test where a worker would be drained, pruned or killed."""
 
 
@@ -50,7 +54,7 @@ def study(
         {
             "data": {"dataset": "digits", "validation": 200, "augmentation": ["crop"]},
             "teacher": {
-                "model": "convnet-narrow",
+                "model": "mlp",
                 "optimizer": SGD,
                 "lr_rule": {"name": "none"},
                 "schedule": schedule,
@@ -83,7 +87,7 @@ def trajectory(
 def stop_after(*epochs: int, phase: str = "teacher") -> Callable[[str, int, float | None], None]:
     def on_epoch(now: str, epoch: int, entropy: float | None) -> None:
         if now == phase and (epoch in epochs or not epochs):
-            raise Stopped
+            raise StoppedError
 
     return on_epoch
 
@@ -166,7 +170,7 @@ PAIRWISE = [
 def test_a_resumed_teacher_equals_one_that_was_never_interrupted(
     digits: StudyData, new_store: NewStore, schedule: dict[str, Any], optimizer: dict[str, Any], precision: str
 ) -> None:
-    config = study(schedule, ladder=(2, 5), optimizer=optimizer, precision=precision)
+    config = study(schedule, ladder=(2, 5), model=NORMALISED, optimizer=optimizer, precision=precision)
     whole = trajectory(config, digits, new_store())
     whole.bring_to(5)
 
@@ -179,7 +183,7 @@ def test_a_resumed_teacher_equals_one_that_was_never_interrupted(
         )
         try:
             worker.bring_to(5)
-        except Stopped:
+        except StoppedError:
             trained += worker.spent.epochs_trained
         else:
             break
@@ -196,7 +200,7 @@ def test_a_teacher_that_was_stopped_between_two_points_goes_on_from_the_last(
     whole = trajectory(study(ladder=(2, 4)), digits, new_store())
     whole.bring_to(4)
     store = new_store()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trajectory(study(ladder=(2, 4)), digits, store, on_epoch=stop_after(stop)).bring_to(4)
     worker = trajectory(study(ladder=(2, 4)), digits, store)
     worker.bring_to(4)
@@ -221,7 +225,7 @@ def test_a_teacher_without_optimiser_state_resumes_too(digits: StudyData, new_st
 def test_a_prefix_of_a_truncated_run_equals_the_shorter_run(
     digits: StudyData, new_store: NewStore, schedule: dict[str, Any]
 ) -> None:
-    long, short = (trajectory(study(schedule), digits, new_store()) for _ in range(2))
+    long, short = (trajectory(study(schedule, model=NORMALISED), digits, new_store()) for _ in range(2))
     long.bring_to(4)
     short.bring_to(2)
     assert snapshots(short, TRUNK) == snapshots(long, TRUNK)[:2]
@@ -264,7 +268,7 @@ def test_a_schedule_that_shares_nothing_trains_every_length_whole(
     two, four = snapshots(worker, 2), snapshots(worker, 4)
     assert [s.epoch for s in two] == [1, 2]
     assert [s.epoch for s in four] == [1, 2, 4]
-    assert not {s.weights for s in two} & {s.weights for s in four}
+    assert two[1].weights != four[1].weights
 
 
 def test_recipes_share_nothing(digits: StudyData, store: Store) -> None:
@@ -366,10 +370,10 @@ def test_a_rung_is_stored_before_it_is_announced(digits: StudyData, store: Store
 def test_whoever_stops_at_a_rung_keeps_the_snapshot_and_frees_the_lease(digits: StudyData, store: Store) -> None:
     def prune(epoch: int, measurement: Measurement) -> None:
         if epoch == 2:
-            raise Stopped
+            raise StoppedError
 
     pruned = trajectory(study(), digits, store)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         pruned.bring_to(4, prune)
     assert pruned.spent.epochs_trained == 2
     assert epochs_of(pruned, TRUNK) == [1, 2]
@@ -402,7 +406,7 @@ def test_with_wsd_the_branch_points_are_snapshots_too(digits: StudyData, store: 
 
 
 def test_a_snapshot_is_measured_as_it_teaches(digits: StudyData, store: Store) -> None:
-    worker = trajectory(study(ladder=(2, 4)), digits, store)
+    worker = trajectory(study(ladder=(2, 4), model=NORMALISED), digits, store)
     worker.bring_to(4)
     teacher = worker.teacher(2)
     assert not any(module.training for module in teacher.modules())
@@ -413,11 +417,13 @@ def test_a_snapshot_is_measured_as_it_teaches(digits: StudyData, store: Store) -
 
 
 def test_the_other_epochs_are_measured_with_the_running_statistics(digits: StudyData, store: Store) -> None:
-    worker = trajectory(study(ladder=(2,)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(1))
-    with pytest.raises(Stopped):
+    worker = trajectory(
+        study(ladder=(2,), model=NORMALISED), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(1)
+    )
+    with pytest.raises(StoppedError):
         worker.bring_to(2)
     (point,) = snapshots(worker, TRUNK)
-    model = build("convnet-narrow", classes=10, channels=1, image_size=8)
+    model = build(NORMALISED, classes=10, channels=1, image_size=8)
     load_weights(model, store.artifacts.get(point.weights))
     images = digits.validation
     values = measure_response(respond(model, images.images, "float32"), images.labels, 4.0).scalars()
@@ -428,12 +434,14 @@ def test_the_other_epochs_are_measured_with_the_running_statistics(digits: Study
 
 def test_recomputing_changes_no_snapshot(digits: StudyData, store: Store) -> None:
     """It happens on a copy: the weights that are stored, and that train on, have the running statistics."""
-    worker = trajectory(study(), digits, store)
+    worker = trajectory(study(model=NORMALISED), digits, store)
     worker.bring_to(2)
     before = snapshots(worker, TRUNK)
     teacher, again = worker.teacher(2), worker.teacher(2)
-    assert all(torch.equal(a, b) for a, b in zip(teacher.state_dict().values(), again.state_dict().values()))
-    stored = build("convnet-narrow", classes=10, channels=1, image_size=8)
+    assert all(
+        torch.equal(a, b) for a, b in zip(teacher.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    stored = build(NORMALISED, classes=10, channels=1, image_size=8)
     load_weights(stored, store.artifacts.get(before[1].weights))
     assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), stored.parameters(), strict=True))
     assert not torch.equal(teacher.bn1.running_mean, stored.bn1.running_mean)
@@ -448,13 +456,17 @@ class Sorted(Digits):
         return images.subset(images.labels.argsort(stable=True))
 
 
-def test_a_teachers_statistics_are_of_mixed_classes_however_the_data_set_is_sorted(
-    digits: StudyData, store: Store
-) -> None:
+def test_a_teachers_statistics_are_of_mixed_classes_however_the_data_set_is_sorted(store: Store) -> None:
+    """Batches of one class lack the variance between classes: measured, S was 0.54 instead of 0.79 (resnet8)."""
     config = study(model="convnet", ladder=(4,))
-    worker = trajectory(config, StudyData(Sorted(), config, CPU), store)
+    data = StudyData(Sorted(), config, CPU)
+    worker = trajectory(config, data, store)
     worker.bring_to(4)
-    assert worker.measurements(4)["validation"].values["accuracy"] > 0.8
+    teacher = worker.teacher(4)
+    mixed = copy.deepcopy(teacher)
+    torch.manual_seed(0)
+    recompute_batchnorm(mixed, data.views(0, 0)[torch.randperm(data.train_images)], 64, "float32")
+    torch.testing.assert_close(teacher.bn3.running_var, mixed.bn3.running_var, rtol=0.1, atol=0)
 
 
 def test_another_temperature_is_measured_without_training(digits: StudyData, store: Store) -> None:
@@ -471,7 +483,7 @@ def test_another_temperature_is_measured_without_training(digits: StudyData, sto
 def test_a_point_to_resume_from_that_is_a_rung_of_another_ladder_is_measured_as_it_teaches(
     digits: StudyData, store: Store
 ) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trajectory(study(ladder=(4,)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(2)).bring_to(4)
     worker = trajectory(study(ladder=(2, 4)), digits, store)
     running, loss, _ = rows(worker, TRUNK)[2, "train"]
@@ -493,7 +505,7 @@ def test_a_teacher_that_was_not_trained_is_not_to_be_had(digits: StudyData, stor
 
 def test_a_point_to_resume_from_is_used_and_goes_when_a_later_one_lands(digits: StudyData, store: Store) -> None:
     config = study(ladder=(4,))
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trajectory(config, digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(3)).bring_to(4)
     worker = trajectory(config, digits, store, checkpoint_seconds=ALWAYS)
     assert [(s.epoch, s.resume_only) for s in snapshots(worker, TRUNK)] == [(3, True)]
@@ -506,7 +518,7 @@ def test_a_point_to_resume_from_is_used_and_goes_when_a_later_one_lands(digits: 
 
 def test_between_snapshots_nothing_is_saved_before_it_is_time(digits: StudyData, store: Store) -> None:
     config = study(ladder=(4,))
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trajectory(config, digits, store, checkpoint_seconds=NEVER, on_epoch=stop_after(3)).bring_to(4)
     worker = trajectory(config, digits, store)
     assert snapshots(worker, TRUNK) == []
@@ -517,7 +529,7 @@ def test_between_snapshots_nothing_is_saved_before_it_is_time(digits: StudyData,
 
 def test_a_point_to_resume_from_is_no_teacher(digits: StudyData, store: Store) -> None:
     """Whoever asks for its epoch gets a snapshot that stays."""
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         trajectory(study(ladder=(4,)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(2)).bring_to(4)
     worker = trajectory(study(ladder=(2, 4)), digits, store)
     worker.bring_to(2)
@@ -603,7 +615,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_branch_that_another_worker_extends_is_left_to_it(digits: StudyData, store: Store) -> None:
     worker = trajectory(study(WSD), digits, store, on_epoch=stop_after(phase="waiting"))
     other = Leases(store.database, "another", expiry=60)
-    with other.acquire(lease_name(worker.recipe, TRUNK)) or pytest.fail("it was free"), pytest.raises(Stopped):
+    with other.acquire(lease_name(worker.recipe, TRUNK)) or pytest.fail("it was free"), pytest.raises(StoppedError):
         worker.bring_to(4)
     assert worker.spent.epochs_trained == 0
     worker.bring_to(4)
