@@ -365,8 +365,14 @@ class StudyConfig(Part):
         return cls.model_validate_json(text)
 
     def identity(self) -> dict[str, Any]:
-        """What makes this study itself: all but ``[run]``, ``[confirm]`` and ``search.trials``."""
-        return self.model_dump(mode="json", exclude={"run": True, "confirm": True, "search": {"trials"}})
+        """What makes this study itself: all but ``[run]``, ``[confirm]`` and ``search.trials``.
+
+        Of a data set that is given by its path only the kind counts: its hash says what it is, wherever it lies.
+        """
+        values = self.model_dump(mode="json", exclude={"run": True, "confirm": True, "search": {"trials"}})
+        kind, colon, _ = self.data.dataset.partition(":")
+        values["data"]["dataset"] = kind + colon
+        return values
 
     def differences(self, other: Self) -> list[str]:
         """The dotted keys in which the identities differ, each with both values; for the error message."""

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _say(error, 1)
     except (KeyboardInterrupt, typer.Abort):
+        if "SWEETSPOT_SUPERVISOR" in os.environ:  # a worker: its supervisor says it
+            return _INTERRUPTED
         return _say("interrupted; the same command continues where it stopped", _INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

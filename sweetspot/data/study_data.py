@@ -110,6 +110,10 @@ class StudyData:
         images = self._dataset.test().to(self._train.device)
         return Labelled(self._normalised(images.images), images.labels)
 
+    def test_hash(self) -> str:
+        """SHA-256 of the test split's content. For the confirmation alone."""
+        return content_hash(self._dataset.test(), self.classes)
+
     def _normalised(self, images: Tensor) -> Tensor:
         return normalise(images, self._normalisation)
 

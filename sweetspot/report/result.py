@@ -11,11 +11,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sweetspot.config import StudyConfig
 from sweetspot.errors import RunError
 from sweetspot.store import Store, StudyRecord, WorkerRecord
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation, failed_arm
 from sweetspot.study.inference import Interval
-from sweetspot.study.ranking import Ranked, ranking, steps_of, teacher_at
+from sweetspot.study.ranking import Ranked, ranking, teacher_at
 from sweetspot.study.search import CONFIRM, GIVEN_BACK, Counts, companions, get_study, load
-from sweetspot.study.space import Point
 from sweetspot.training.schedules import schedule
 
 
@@ -35,15 +34,11 @@ class Cost:
     seconds: float
 
     @classmethod
-    def of(cls, search: Sequence[FrozenTrial], confirming: Sequence[FrozenTrial], points: Any) -> "Cost":
-        """Args: the trials of both studies, and the point of each arm."""
+    def of(cls, search: Sequence[FrozenTrial], confirming: Sequence[FrozenTrial]) -> "Cost":
+        """Of the trials of a study and of its confirmation."""
         both = [*search, *confirming]
-        requested = sum(_requested(t) for t in search)
-        requested += sum(
-            point.epochs
-            for t in confirming
-            if t.state == TrialState.COMPLETE and (point := points.get(t.number)) is not None
-        )
+        finished = (TrialState.COMPLETE, TrialState.PRUNED)
+        requested = sum(t.user_attrs.get("epochs_reached", 0) for t in both if t.state in finished)
         phases = [t.user_attrs.get("seconds", {}) for t in both]
         return cls(
             requested,
@@ -51,15 +46,6 @@ class Cost:
             sum(t.user_attrs.get("student_epochs", 0) for t in both),
             sum(seconds for phase in phases for name, seconds in phase.items() if name != "waiting"),
         )
-
-
-def _requested(trial: FrozenTrial) -> int:
-    """The teacher epochs that a trial asked for: a pruned one up to the step at which it stopped."""
-    if trial.state == TrialState.COMPLETE:
-        return int(trial.params["epochs"])
-    if trial.state == TrialState.PRUNED:
-        return int(trial.user_attrs.get("pruned_at", trial.user_attrs.get("epochs_trained", 0)))
-    return 0
 
 
 @dataclass(frozen=True)
@@ -73,10 +59,14 @@ class StudyResult:
     trials: tuple[FrozenTrial, ...]
     ranked: tuple[Ranked, ...]
     confirmation: Confirmation | None
+    """Of the best point; None before there is one."""
+    is_stale: bool
+    """A confirmation was made of an earlier best point; the search has found another since."""
+    failed_arm: str | None
+    """Which arm of the confirmation failed for good, and why."""
     cost: Cost
-    best_measures: dict[str, float]
+    best_measures: dict[str, float | None]
     """Of the best point's teacher: its validation accuracy, and similarity measures on training views."""
-    baseline_steps: dict[str, int]
     workers: tuple[WorkerRecord, ...]
 
     @property
@@ -154,10 +144,11 @@ class StudyResult:
     def verdict(self) -> str:
         """In words, what the confirmation found; or why there is none."""
         if self.confirmation is not None:
-            stale = "" if self.confirmation.is_current else (
-                "This confirmation is of an earlier best point: the search has found another since. "
-            )  # fmt: skip
-            return stale + self.confirmation.verdict.words
+            return self.confirmation.verdict.words
+        if self.failed_arm is not None:
+            return f"not confirmed: the confirmation failed at {self.failed_arm}"
+        if self.is_stale:
+            return "not confirmed yet: the search has found another best point since the last confirmation"
         if self.best is not None and self.best.is_under_trained:
             return (
                 f"not confirmed: every point has fewer than search.min_steps = {self.config.search.min_steps} teacher "
@@ -242,8 +233,11 @@ class StudyResult:
         return sum((t.value or 0.0) >= best for t in let_run), len(let_run)
 
 
-def read_result(store: Store, name: str | None) -> StudyResult:
+def read_result(store: Store, name: str | None, *, with_confirmation: bool = True) -> StudyResult:
     """The result of a study, or of the only one there is.
+
+    Args:
+        with_confirmation: whether its intervals are computed, which takes up to a second.
 
     Raises:
         UserError: if there is none of this name, or the name is left out and there are several.
@@ -254,20 +248,19 @@ def read_result(store: Store, name: str | None) -> StudyResult:
     images = study.user_attrs.get("train_images", 0)
     ranked = ranking(store, record, trials, images) if images else []
     confirming: list[FrozenTrial] = []
-    points: dict[int, Point | None] = {}
     if companions(store, record.name):
         confirming = load(store, record.name + CONFIRM).get_trials(deepcopy=False)
-    confirmed = confirmation(store, record, ranked)
-    if confirmed is not None:
-        points = {t.number: confirmed.plan.points.get(t.params.get("arm", ALONE)) for t in confirming}
+    confirmed = confirmation(store, record) if confirming and with_confirmation else None
+    is_current = confirmed is not None and bool(ranked) and ranked[0].point == confirmed.plan.points[BEST]
     return StudyResult(
         record=record,
         trials=trials,
         ranked=tuple(ranked),
-        confirmation=confirmed,
-        cost=Cost.of(trials, confirming, points),
+        confirmation=confirmed if is_current else None,
+        is_stale=confirmed is not None and not is_current,
+        failed_arm=failed_arm(store, record.name) if confirming and confirmed is None else None,
+        cost=Cost.of(trials, confirming),
         best_measures=_best_measures(store, record, ranked),
-        baseline_steps={a: steps_of(p, images) for a, p in confirmed.plan.points.items() if p} if confirmed else {},
         workers=tuple(w for w in store.workers.of_study(record.name) if not w.ended),
     )
 
@@ -277,13 +270,12 @@ def read_results(store: Store) -> list[StudyResult]:
     return [read_result(store, record.name) for record in store.studies.all()]
 
 
-def _best_measures(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) -> dict[str, float]:
-    if not ranked or (measured := teacher_at(store, record, ranked[0].point)) is None:
-        return {}
+def _best_measures(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) -> dict[str, float | None]:
     names = ("similarity_entropy", "similarity_information", "delivered_similarity")
-    return {"teacher_accuracy": measured["validation"].values["accuracy"]} | {
-        name: measured["train"].values[name] for name in names
-    }
+    if not ranked or (measured := teacher_at(store, record, ranked[0].point)) is None:
+        return dict.fromkeys(("teacher_accuracy", *names))
+    views = measured["train"].values
+    return {"teacher_accuracy": measured["validation"].values["accuracy"], **{name: views[name] for name in names}}
 
 
 def _accuracy(values: Sequence[float], split: str) -> dict[str, Any]:

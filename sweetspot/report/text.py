@@ -15,6 +15,7 @@ from sweetspot.store import WorkerRecord
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
 from sweetspot.study.estimate import Estimate
 from sweetspot.study.inference import Interval
+from sweetspot.study.jobs import FULL
 from sweetspot.study.search import GIVEN_BACK
 from sweetspot.study.space import Point
 
@@ -63,7 +64,7 @@ def summary(result: StudyResult) -> RenderableType:
         parts.append(Text(f"No trial has finished. {_counts(result)}"))
         return Group(*parts, *_ending(result))
     confirmed = result.confirmation
-    title = "Best point so far" if confirmed is None or not confirmed.is_current else "Best point"
+    title = "Best point so far" if confirmed is None else "Best point"
     parts.append(
         Text(
             f"{title}: {best.point} (epochs are {result.epochs_mean}: {_MEANING[result.epochs_mean]}; "
@@ -98,7 +99,10 @@ def summary(result: StudyResult) -> RenderableType:
 
 def _ending(result: StudyResult) -> list[Text]:
     ended = result.record.ended
-    return [Text(f"The search ended early: {ended}. The same command continues it.")] if ended else []
+    if ended is None:
+        return []
+    further = "" if ended == FULL else " The same command continues it."
+    return [Text(f"The search ended early: {ended}.{further}")]
 
 
 def _arms(result: StudyResult) -> Table:
@@ -202,9 +206,22 @@ def status_table(results: Iterable[StudyResult]) -> RenderableType:
 
 
 def trials_table(result: StudyResult) -> RenderableType:
-    """One row per trial, those given back left out. S is the similarity entropy in nats."""
+    """One row per trial, those given back left out. S is similarity entropy in nats; steps in brackets are too few."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    columns = ("trial", "state", "batch", "epochs", "student %", "±", "teacher %", "S", "trained", "reused", "")
+    columns = (
+        "trial",
+        "state",
+        "batch",
+        "epochs",
+        "steps",
+        "student %",
+        "±",
+        "teacher %",
+        "S",
+        "trained",
+        "reused",
+        "",
+    )
     for column in columns:
         text = column in ("state", "")
         table.add_column(column, justify="left" if text else "right", no_wrap=column != "")
@@ -222,6 +239,7 @@ def trials_table(result: StudyResult) -> RenderableType:
             trial.state.name.lower(),
             str(params.get("batch_size", "")),
             str(params.get("epochs", "")),
+            _steps(result, attrs.get("steps")),
             f"{100 * fmean(accuracies):.2f}" if accuracies else "",
             f"{100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
             f"{100 * attrs['teacher_accuracy']:.2f}" if "teacher_accuracy" in attrs else "",
@@ -231,6 +249,13 @@ def trials_table(result: StudyResult) -> RenderableType:
             escape("; ".join([*others, *([str(why)] if why else [])])),
         )
     return table
+
+
+def _steps(result: StudyResult, steps: int | None) -> str:
+    """A point's teacher steps, marked where they are too few for the sweet spot."""
+    if steps is None:
+        return ""
+    return f"{steps}" if steps >= result.config.search.min_steps else f"({steps})"
 
 
 def worker_line(worker: WorkerRecord) -> str:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
@@ -27,7 +26,6 @@ _BUSY_SECONDS = 60
 _CONNECT_SECONDS = 10
 
 T = TypeVar("T")
-StaleCallback = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class Storage(RDBStorage):
@@ -58,20 +56,19 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: URL, run: RunConfig | None = None, on_stale: StaleCallback | None = None) -> Database:
+def open_database(url: URL, run: RunConfig | None = None) -> Database:
     """Connect, creating the schema where it is missing; many processes may do so at once.
 
     Args:
         url: from :func:`sweetspot.store.url.database_url`.
         run: heartbeat and grace period of the study whose trials are run; without it no heartbeats are recorded.
-        on_stale: called with a trial that was failed because its heartbeat stopped.
 
     Raises:
         UserError: if the database cannot be reached, or belongs to a newer version.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = _retried(url, lambda: _storage(url, run, on_stale))
+        storage = _retried(url, lambda: _storage(url, run))
     database = Database(url, storage)
     try:
         _retried(url, lambda: _create_schema(database))
@@ -81,13 +78,12 @@ def open_database(url: URL, run: RunConfig | None = None, on_stale: StaleCallbac
     return database
 
 
-def _storage(url: URL, run: RunConfig | None, on_stale: StaleCallback | None) -> Storage:
+def _storage(url: URL, run: RunConfig | None) -> Storage:
     return Storage(
         full(url).replace("{", "{{").replace("}", "}}"),  # Optuna takes the URL for a format string
         _engine_options(url),
         heartbeat_interval=run.heartbeat_seconds if run else None,
         grace_period=run.grace_seconds if run else None,
-        heartbeat_stale_trial_callback=on_stale,
     )
 
 

@@ -1,5 +1,6 @@
 """Leases: who alone may do a thing, by compare-and-set on a row; never an open transaction."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -7,11 +8,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sweetspot.store.database import Database
 from sweetspot.store.schema import LeaseRow
+
+_log = logging.getLogger(__name__)
 
 
 class LostLeaseError(Exception):
@@ -87,6 +90,7 @@ class Leases:
         self._seen: dict[str, tuple[int, int, float]] = {}  # name -> token, counter, when it was first seen so
         self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
+        self._stop = threading.Event()
 
     def acquire(self, name: str, heading_for: int = 0) -> Lease | None:
         """The lease, or None while another worker holds it."""
@@ -148,6 +152,21 @@ class Leases:
                 with self._lock:
                     if self._held.get(lease.name) is lease:
                         del self._held[lease.name]
+
+    def keep_renewing(self, seconds: float) -> None:
+        """Renew every so many seconds, in a thread that ends with the process or :meth:`stop_renewing`."""
+
+        def run() -> None:
+            while not self._stop.wait(seconds):
+                try:
+                    self.renew()
+                except SQLAlchemyError as error:
+                    _log.warning("leases not renewed, will retry: %s", type(error).__name__)
+
+        threading.Thread(target=run, name="leases", daemon=True).start()
+
+    def stop_renewing(self) -> None:
+        self._stop.set()
 
     def held_by_others(self, prefix: str) -> dict[str, int]:
         """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for."""

@@ -96,13 +96,15 @@ class StudentRow(Base):
     """One trained student: its distillation's hash says what it learned from and how, its index gives its seed."""
 
     __tablename__ = "sweetspot_student"
-    __table_args__ = (UniqueConstraint("distillation", "purpose", "replicate"),)
+    __table_args__ = (UniqueConstraint("distillation", "purpose", "replicate", "test_hash"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     distillation: Mapped[str] = mapped_column(String(64))
     purpose: Mapped[str] = mapped_column(String(16))
     """"search": chosen by; "confirm": fresh seeds, for the verdict."""
     replicate: Mapped[int]
+    test_hash: Mapped[str] = mapped_column(String(64), default="")
+    """Of the test split that it was looked at with; empty where it was not."""
     study: Mapped[str] = mapped_column(String(255))
     """The study that paid for it."""
     accuracy: Mapped[float]

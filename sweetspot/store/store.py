@@ -5,7 +5,7 @@ from types import TracebackType
 from sweetspot.config import RunConfig
 from sweetspot.errors import UserError
 from sweetspot.store.artifacts import Artifacts
-from sweetspot.store.database import StaleCallback, open_database
+from sweetspot.store.database import open_database
 from sweetspot.store.students import StudentStore
 from sweetspot.store.studies import StudyStore
 from sweetspot.store.trajectories import TrajectoryStore
@@ -20,7 +20,6 @@ class Store:
         storage: database URL; None: ``SWEETSPOT_STORAGE``, or the SQLite file in ``SWEETSPOT_HOME``.
         artifacts: folder or fsspec URL; None: ``SWEETSPOT_ARTIFACTS``, or beside the SQLite file.
         run: the heartbeat settings of the study whose trials are run with this store.
-        on_stale: called with a trial that was failed because its worker fell silent.
 
     Raises:
         UserError: if either cannot be opened.
@@ -31,11 +30,10 @@ class Store:
         storage: str | None = None,
         artifacts: str | None = None,
         run: RunConfig | None = None,
-        on_stale: StaleCallback | None = None,
     ) -> None:
         self.url = database_url(storage)
         self.artifacts_url = artifacts_url(artifacts, self.url)
-        self.database = open_database(self.url, run, on_stale)
+        self.database = open_database(self.url, run)
         try:
             self.artifacts = Artifacts(self.artifacts_url)
         except UserError:

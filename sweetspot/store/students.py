@@ -28,6 +28,8 @@ class Student:
     curve: dict[str, Any]
     seconds: float
     weights: str
+    test_hash: str = ""
+    """Of the test split's content; empty where it was not looked at."""
     test_correct: NDArray[np.bool_] | None = None
     """(test images,), or None where the test split was not looked at."""
 
@@ -55,6 +57,7 @@ class StudentStore:
             curve=student.curve,
             seconds=student.seconds,
             weights=student.weights,
+            test_hash=student.test_hash,
             test_accuracy=student.test_accuracy,
             test_correct=None if correct is None else _pack(correct),
         )
@@ -62,19 +65,23 @@ class StudentStore:
             with self._session.begin() as session:
                 session.add(row)
         except IntegrityError:
-            known = self.of([student.distillation], student.purpose).get(student.distillation, [])
+            known = self.of([student.distillation], student.purpose, student.test_hash).get(student.distillation, [])
             if all(other.replicate != student.replicate for other in known):
                 raise
 
-    def of(self, distillations: Sequence[str], purpose: Purpose) -> dict[str, list[Student]]:
-        """The students of each distillation by rising replicate; those without any are left out."""
+    def of(self, distillations: Sequence[str], purpose: Purpose, test_hash: str = "") -> dict[str, list[Student]]:
+        """The students of each distillation by rising replicate; those without any are left out.
+
+        Args:
+            test_hash: of the test split they were looked at with.
+        """
         found: dict[str, list[Student]] = {}
         with self._session() as session:
             for chunk in range(0, len(distillations), 500):
                 rows = session.scalars(
                     select(StudentRow)
                     .where(StudentRow.distillation.in_(distillations[chunk : chunk + 500]))
-                    .where(StudentRow.purpose == purpose)
+                    .where(StudentRow.purpose == purpose, StudentRow.test_hash == test_hash)
                     .order_by(StudentRow.replicate)
                 )
                 for row in rows:
@@ -113,5 +120,6 @@ def _student(row: StudentRow) -> Student:
         curve=row.curve,
         seconds=row.seconds,
         weights=row.weights,
+        test_hash=row.test_hash,
         test_correct=None if row.test_correct is None else _unpack(row.test_correct),
     )

@@ -39,8 +39,8 @@ def writable_home() -> Path:
 
 
 def data_folder() -> Path:
-    """Where data sets are kept that are downloaded, unless the user says otherwise."""
-    return home() / "data"
+    """Where data sets are kept that are downloaded: ``SWEETSPOT_DATA``, or a folder in :func:`home`."""
+    return Path(os.environ.get("SWEETSPOT_DATA") or home() / "data")
 
 
 def database_url(text: str | None) -> URL:

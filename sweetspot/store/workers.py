@@ -20,6 +20,9 @@ _SAME_START_SECONDS = 3.0
 """Starts of a process that differ by less are one: the time of boot is known to the second."""
 
 
+_SILENCE = timedelta(seconds=60)
+
+
 @dataclass(frozen=True)
 class WorkerRecord:
     id: str
@@ -111,8 +114,8 @@ def _record(row: WorkerRow) -> WorkerRecord:
 def _has_ended(row: WorkerRow) -> bool:
     if row.host != socket.gethostname():
         return False
-    if row.boot_id != boot_id():
-        return True
+    if row.boot_id != boot_id():  # of this machine before it was started again; or another machine of the same name
+        return now() - row.last_seen > _SILENCE
     try:
         is_another = abs(_started(row.pid) - row.process_start) > _SAME_START_SECONDS
         return is_another or bool(psutil.Process(row.pid).status() == psutil.STATUS_ZOMBIE)

@@ -16,7 +16,7 @@ from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.models import build
 from sweetspot.store.students import Purpose
 from sweetspot.student.losses import CrossEntropy, Distillation, StudentLoss
-from sweetspot.training.engine import respond, train_epoch
+from sweetspot.training.engine import DivergedError, respond, train_epoch
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.schedules import learning_rates, schedule
 from sweetspot.training.weights import to_bytes
@@ -150,24 +150,27 @@ class _Student:
             taught = None if responses is None else responses[batch]
             return loss(logits, taught, labels[batch])["loss"]
 
-        mean = train_epoch(
-            self._model,
-            self._optimizer,
-            views,
-            loss_of,
-            lrs,
-            batch_size=self._options.batch_size,
-            seed=self._seed,
-            epoch=epoch,
-            precision=self._options.precision,
-        )
+        try:
+            mean = train_epoch(
+                self._model,
+                self._optimizer,
+                views,
+                loss_of,
+                lrs,
+                batch_size=self._options.batch_size,
+                seed=self._seed,
+                epoch=epoch,
+                precision=self._options.precision,
+            )
+        except DivergedError as error:
+            raise DivergedError(error.epoch, error.lr, "student's loss") from None
         self._losses.append(mean)
         self._accuracies.append(self._accuracy())
         self.seconds += time.monotonic() - started
 
     def _accuracy(self) -> float:
-        validation = self._data.validation
-        return float(correctness(self._model, validation, self._options.precision).float().mean())
+        correct = correctness(self._model, self._data.validation, self._options.precision)
+        return int(correct.sum()) / len(correct)
 
     def result(self) -> TrainedStudent:
         return TrainedStudent(

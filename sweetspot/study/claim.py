@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
 
@@ -75,18 +76,19 @@ def run_next(job: Job, workplace: Workplace) -> Outcome:
         if not job.wants_trial(trials):
             under_way = any(t.state == TrialState.RUNNING for t in trials)
             return Outcome.WAIT if under_way else Outcome.DONE
-        _Run(job, study, claim, workplace.leases.owner).run()
+        _Run(job, study, claim, workplace).run()
     return Outcome.RAN
 
 
 class _Run:
     """One trial, from asking for it to what becomes of it."""
 
-    def __init__(self, job: Job, study: optuna.Study, claim: Lease, worker: str) -> None:
+    def __init__(self, job: Job, study: optuna.Study, claim: Lease, workplace: Workplace) -> None:
         self._job = job
         self._study = study
         self._claim = claim
-        self._worker = worker
+        self._worker = workplace.leases.owner
+        self._session = workplace.store.database.session
         self._trial: optuna.Trial | None = None
 
     def run(self) -> None:
@@ -107,12 +109,15 @@ class _Run:
         given_back = any(
             frozen.number in t.system_attrs.get("retry_history", []) for t in self._study.get_trials(deepcopy=False)
         )
-        if GIVEN_BACK in frozen.user_attrs and not given_back:
+        knows_its_point = bool(frozen.params or "fixed_params" in frozen.system_attrs)
+        if GIVEN_BACK in frozen.user_attrs and knows_its_point and not given_back:
             give_back(self._study, frozen)
 
     def _objective(self, trial: optuna.Trial) -> float:
         self._trial = trial
         try:
+            with self._session.begin() as session:
+                self._claim.check(session)  # a worker that was held up for too long may have asked for one too many
             trial.set_user_attr("worker", self._worker)
             suggested = self._job.suggest(trial)
             self._claim.release()
@@ -120,16 +125,22 @@ class _Run:
         except optuna.TrialPruned:
             raise
         except KeyboardInterrupt:
-            trial.set_user_attr(GIVEN_BACK, "interrupted")
+            self._note(trial, GIVEN_BACK, "interrupted")
             raise
         except LostLeaseError as error:
-            trial.set_user_attr(GIVEN_BACK, f"another worker took over {error}")
+            self._note(trial, GIVEN_BACK, f"another worker took over {error}")
             raise
         except Exception as error:
             last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
             _log.exception("trial %d failed", trial.number)
-            trial.set_user_attr("error", last_line)
+            self._note(trial, "error", last_line)
             raise
+
+    @staticmethod
+    def _note(trial: optuna.Trial, key: str, value: str) -> None:
+        """Set an attribute, if the trial and the database are still there: the error on its way counts more."""
+        with suppress(optuna.exceptions.UpdateFinishedTrialError, optuna.exceptions.StorageInternalError):
+            trial.set_user_attr(key, value)
 
     def _frozen(self) -> FrozenTrial:
         assert self._trial is not None

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import canonical_json
 from sweetspot.data.seeding import seed_of
-from sweetspot.data.study_data import Labelled
+from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
-from sweetspot.study.ranking import Ranked, most_accurate_teacher, ranking
+from sweetspot.study.ranking import most_accurate_teacher, ranking
 from sweetspot.study.search import CONFIRM, GIVEN_BACK, load, open_study
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
@@ -36,11 +36,13 @@ class Plan:
         points: of each arm; None: the student alone.
         seeds: fresh student seeds, the same in every arm.
         looks: how many looks the test split has had with this one, by all studies on the same data in the database.
+        test_hash: of the test split's content.
     """
 
     points: Mapping[str, Point | None]
     seeds: int
     looks: int
+    test_hash: str
 
     @property
     def distinct(self) -> dict[str, Point | None]:
@@ -53,13 +55,13 @@ class Plan:
 
     def to_json(self) -> str:
         points = {arm: point.params if point else None for arm, point in self.points.items()}
-        return canonical_json({"points": points, "seeds": self.seeds, "looks": self.looks})
+        return canonical_json({"points": points, "seeds": self.seeds, "looks": self.looks, "test": self.test_hash})
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         values = json.loads(text)
         points = {arm: Point.of(params) if params else None for arm, params in values["points"].items()}
-        return cls(points, values["seeds"], values["looks"])
+        return cls(points, values["seeds"], values["looks"], values["test"])
 
 
 def current_plan(store: Store, name: str) -> Plan | None:
@@ -70,8 +72,10 @@ def current_plan(store: Store, name: str) -> Plan | None:
     return Plan.from_json(text) if text else None
 
 
-def ensure_planned(store: Store, record: StudyRecord) -> bool:
+def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
     """Plan the confirmation of a search that has ended, and queue its arms. Only under the study's claim.
+
+    Arms that failed are queued again, a few times at most.
 
     Returns:
         Whether there is a confirmation; False without seeds for it, or without a point to confirm.
@@ -86,11 +90,10 @@ def ensure_planned(store: Store, record: StudyRecord) -> bool:
     longest = Point(best.batch_size, record.config.search.ladder[-1], best.others)
     accurate = most_accurate_teacher(store, record, trials, train_images, best)
     points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest}
-    plan = current_plan(store, record.name)
-    if plan is None or plan.points != points or plan.seeds != record.config.confirm.seeds:
+    plan, seeds, test_hash = current_plan(store, record.name), record.config.confirm.seeds, data.test_hash()
+    if plan is None or (plan.points, plan.seeds, plan.test_hash) != (points, seeds, test_hash):
         looks = store.studies.count_test_look(record.name)
-        plan = Plan(points, record.config.confirm.seeds, looks)
-        _queue(store, record.name, plan)
+        _queue(store, record.name, Plan(points, seeds, looks, test_hash))
     else:
         _queue_failed_again(store, record.name, plan)
     return True
@@ -109,18 +112,33 @@ def _queue(store: Store, name: str, plan: Plan) -> None:
 
 
 def _queue_failed_again(store: Store, name: str, plan: Plan) -> None:
-    """Queue the arms of the plan that failed, a few times at most."""
     study = load(store, name + CONFIRM)
+    for arm, tries in _tries(study, plan).items():
+        failed = [t for t in tries if GIVEN_BACK not in t.user_attrs]
+        if all(t.state == TrialState.FAIL for t in tries) and len(failed) < _TRIES:
+            study.enqueue_trial({"arm": arm}, user_attrs={"plan": plan.to_json()})
+
+
+def _tries(study: optuna.Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
+    """The trials of each arm that runs, in their order."""
     text = plan.to_json()
-    trials = [
-        t
-        for t in study.get_trials(deepcopy=False)
-        if t.user_attrs.get("plan") == text and GIVEN_BACK not in t.user_attrs
-    ]
-    for arm in plan.distinct:
-        states = [t.state for t in trials if (t.params | t.system_attrs.get("fixed_params", {})).get("arm") == arm]
-        if set(states) == {TrialState.FAIL} and len(states) < _TRIES:
-            study.enqueue_trial({"arm": arm}, user_attrs={"plan": text})
+    tries: dict[str, list[FrozenTrial]] = {arm: [] for arm in plan.distinct}
+    for trial in study.get_trials(deepcopy=False):
+        arm = (trial.params | trial.system_attrs.get("fixed_params", {})).get("arm")
+        if trial.user_attrs.get("plan") == text and arm in tries:
+            tries[arm].append(trial)
+    return tries
+
+
+def failed_arm(store: Store, name: str) -> str | None:
+    """Which arm of the current plan failed for good, and why; None if none has. The longest teacher may fail."""
+    plan = current_plan(store, name)
+    if plan is None:
+        return None
+    for arm, tries in _tries(load(store, name + CONFIRM), plan).items():
+        if arm != LONGEST and tries and all(t.state == TrialState.FAIL for t in tries):
+            return f"{arm}: {tries[-1].user_attrs.get('error', 'its worker ended')}"
+    return None
 
 
 class Arm:
@@ -148,7 +166,7 @@ class Arm:
 
         try:
             visit.train_teacher()
-            students = visit.train_students("confirm", range(plan.seeds), test)
+            students = visit.train_students("confirm", range(plan.seeds), test, plan.test_hash)
         finally:
             for key, value in visit.spent().items():
                 trial.set_user_attr(key, value)
@@ -165,7 +183,6 @@ class Confirmation:
         accuracies: of each arm: one per seed; an arm that is another one shares its students.
         intervals: of each arm's mean accuracy.
         gains: of the best point over each other arm, paired; None where that arm could not be trained.
-        is_current: False if the search has found another best point since.
     """
 
     plan: Plan
@@ -173,16 +190,15 @@ class Confirmation:
     intervals: Mapping[str, Interval]
     gains: Mapping[str, Interval | None]
     verdict: Verdict
-    is_current: bool
 
 
-def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Confirmation | None:
+def confirmation(store: Store, record: StudyRecord) -> Confirmation | None:
     """The result of a study's confirmation; None while it has none that is complete."""
     plan = current_plan(store, record.name)
     if plan is None:
         return None
     hashes = {arm: distillation_at(record.config, record.data_hash, point).hash for arm, point in plan.points.items()}
-    students = store.students.of(sorted(set(hashes.values())), "confirm")
+    students = store.students.of(sorted(set(hashes.values())), "confirm", plan.test_hash)
     correct: dict[str, NDArray[np.bool_]] = {}
     for arm in ARMS:
         rows = [s.test_correct for s in students.get(hashes[arm], []) if s.replicate < plan.seeds]
@@ -208,8 +224,7 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
         margin=record.config.confirm.margin,
     )
     accuracies = {arm: [float(a) for a in rows.mean(axis=1)] for arm, rows in correct.items()}
-    is_current = bool(ranked) and ranked[0].point == plan.points[BEST]
-    return Confirmation(plan, accuracies, intervals, gains, words, is_current)
+    return Confirmation(plan, accuracies, intervals, gains, words)
 
 
 def _has_ended(store: Store, name: str) -> bool:

@@ -108,7 +108,7 @@ class Confirming:
 def pruner(config: StudyConfig) -> BasePruner:
     """The pruner that a configuration describes."""
     if isinstance(config.pruner, SimilarityEntropyRule):
-        return SimilarityEntropyPruner(**config.pruner.model_dump(exclude={"name"}))
+        return SimilarityEntropyPruner(**config.pruner.model_dump(exclude={"name"}), seed=config.seed)
     return NopPruner()
 
 

@@ -1,5 +1,6 @@
 """The objective: bring a teacher to a point, measure its response, distill students, return their accuracy."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -72,8 +73,9 @@ class Objective:
         except DivergedError as error:
             raise _infeasible(trial, error, point) from None
         finally:
-            for key, value in visit.spent().items():
-                trial.set_user_attr(key, value)
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken away: the error on its way counts more
+                for key, value in visit.spent().items():
+                    trial.set_user_attr(key, value)
         accuracies = [student.accuracy for student in students]
         trial.set_user_attr("replicate_accuracies", accuracies)
         return sum(accuracies) / len(accuracies)

@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.data.seeding import seed_of
@@ -35,6 +36,7 @@ class SimilarityEntropyPruner(BasePruner):
         p: the chance below which a trial is pruned.
         margin: how far below the best a value may be and still be wanted.
         epochs: name of the parameter that holds a trial's own epochs.
+        seed: of the draw of those that run anyway.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -50,6 +52,7 @@ class SimilarityEntropyPruner(BasePruner):
         p: float = 0.05,
         margin: float = 0.0,
         epochs: str = "epochs",
+        seed: int = 0,
     ) -> None:
         if low is not None and high is not None and low >= high:
             raise ValueError(f"low = {low} must be below high = {high}")
@@ -66,9 +69,16 @@ class SimilarityEntropyPruner(BasePruner):
         self._p = p
         self._margin = margin
         self._epochs = epochs
+        self._seed = seed
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Optuna: whether the trial should stop at its last reported step."""
+        """Optuna: whether the trial should stop at its last reported step.
+
+        Raises:
+            ValueError: if the study minimises.
+        """
+        if study.direction != StudyDirection.MAXIMIZE:
+            raise ValueError("SimilarityEntropyPruner is for studies that maximise an accuracy")
         step = trial.last_step
         if step is None or not np.isfinite(entropy := trial.intermediate_values[step]):
             return False
@@ -76,7 +86,7 @@ class SimilarityEntropyPruner(BasePruner):
         reason = self._bounds(entropy, is_own)
         if reason is None and is_own and self._learn:
             reason = self._learned(study, entropy)
-            if reason is not None and _runs_anyway(study, trial):
+            if reason is not None and _runs_anyway(self._seed, trial):
                 _set(study, trial, "would_prune", reason)
                 return False
         if reason is None:
@@ -142,8 +152,8 @@ def chance_of_best(
     return 1 - NormalDist(expected, deviation).cdf(best - margin), expected, best
 
 
-def _runs_anyway(study: optuna.Study, trial: FrozenTrial) -> bool:
-    drawn = seed_of("run anyway", study.study_name, *(f"{k}={v}" for k, v in sorted(trial.params.items())))
+def _runs_anyway(seed: int, trial: FrozenTrial) -> bool:
+    drawn = seed_of("run anyway", seed, *(f"{k}={v}" for k, v in sorted(trial.params.items())))
     return drawn % _RUN_ANYWAY == 0
 
 

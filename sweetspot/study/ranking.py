@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Store, Student, StudyRecord
-from sweetspot.store.trajectories import Measurement, Probe
+from sweetspot.store.trajectories import TRUNK, Measurement, Probe
 from sweetspot.study.inference import shrunken_means
 from sweetspot.study.space import Point
 from sweetspot.study.visit import distillation_at, recipe_at
@@ -71,19 +71,22 @@ def most_accurate_teacher(
 ) -> Point:
     """The point of the teacher with the highest validation accuracy, ties to fewer steps; students as at ``best``.
 
-    Of all ends of schedules at rungs that the search has trained, those of pruned trials included.
+    Of all ends of schedules at rungs that this search has reached, those of pruned trials included: where longer runs
+    share all of shorter ones, every rung on the way is one.
     """
     students = tuple((k, v) for k, v in best.others if k.startswith("student."))
-    teachers = {
-        (t.params["batch_size"], tuple((k, v) for k, v in sorted(t.params.items()) if k.startswith("teacher.")))
-        for t in trials
-        if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    }
     found = []
-    for batch_size, others in teachers:
-        for epochs in record.config.search.ladder:
-            point = Point(batch_size, epochs, tuple(sorted(others + students)))
-            if (measured := teacher_at(store, record, point)) is not None:
+    for trial in trials:
+        reached = trial.user_attrs.get("epochs_reached", 0)
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        visited = Point.of(trial.params)
+        teacher = tuple((k, v) for k, v in visited.others if k.startswith("teacher."))
+        is_shared = branch_of(recipe_at(record.config, record.data_hash, visited), visited.epochs) == TRUNK
+        rungs = record.config.search.ladder if is_shared else (visited.epochs,)
+        for epochs in rungs:
+            point = Point(visited.batch_size, epochs, tuple(sorted(teacher + students)))
+            if epochs <= reached and (measured := teacher_at(store, record, point)) is not None:
                 found.append(
                     (-measured["validation"].values["accuracy"], steps_of(point, train_images), str(point), point)
                 )

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
+from sweetspot.study.search import GIVEN_BACK
 from sweetspot.study.space import Point, distributions, points
 
 _PROPOSALS = 16
@@ -31,7 +32,8 @@ class PointSampler(BaseSampler):
     The inner sampler sees the listed values by rank, so that neighbours are neighbours (batch sizes and ladders are
     geometric, so rank is a logarithm). Its proposals are refused while the point is taken (finished, pruned,
     infeasible, running or waiting) or, as long as others are free, while it would wait for another worker. Seeded by
-    the study's seed and the trial's number alone: a search with one worker repeats exactly, continued or not.
+    the study's seed and the number of trials before this one, those given back not counted: a search with one worker
+    repeats exactly, interrupted or not.
 
     Args:
         config: of the study.
@@ -51,7 +53,8 @@ class PointSampler(BaseSampler):
     ) -> dict[str, Any]:
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         taken = taken_points(trials)
-        seed = seed_of(self._config.seed, "sampler", trial.number) % 2**32
+        asked = sum(GIVEN_BACK not in t.user_attrs for t in trials)
+        seed = seed_of(self._config.seed, "sampler", asked) % 2**32
         free = None
         if (every := points(self._config)) is not None:
             free = [point for point in every if point not in taken]
@@ -111,7 +114,7 @@ def taken_points(trials: Iterable[FrozenTrial]) -> set[Point]:
         Point.of(t.params | t.system_attrs.get("fixed_params", {}))
         for t in trials
         if {"batch_size", "epochs"} <= (t.params | t.system_attrs.get("fixed_params", {})).keys()
-        and not (t.state == TrialState.FAIL and "given_back" in t.user_attrs)
+        and not (t.state == TrialState.FAIL and GIVEN_BACK in t.user_attrs)
     }
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import optuna
-from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
@@ -73,7 +72,9 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
     """
     there = store.studies.get(name)
     if there is None:
-        if name in optuna.get_all_study_names(store.database.storage):
+        is_taken = name in optuna.get_all_study_names(store.database.storage)
+        there = store.studies.get(name)  # again: another process may have created it between the two looks
+        if there is None and is_taken:
             raise UserError(
                 f"{shown(store.url)} has an Optuna study {name!r} that is not Sweetspot's: give another --name"
             )
@@ -171,9 +172,11 @@ def sweep(store: Store, study: optuna.Study) -> None:
         worker = trial.user_attrs.get("worker")
         if worker is None or store.workers.has_ended(worker):
             _fail(study, trial, "its worker ended")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        fail_stale_trials(study)
+    # Optuna's own fail_stale_trials, which comes next, would fail them without giving them back.
+    storage = store.database.storage
+    if storage.get_heartbeat_interval() is not None:
+        for trial_id in storage._get_stale_trial_ids(study._study_id):
+            _fail(study, storage.get_trial(trial_id), "its worker fell silent")
 
 
 def _fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:

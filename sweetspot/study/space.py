@@ -31,7 +31,7 @@ class Point:
 
     def __str__(self) -> str:
         others = "".join(f", {name.split('.')[-1]} {shown(value)}" for name, value in self.others)
-        return f"batch {self.batch_size}, {self.epochs} epochs{others}"
+        return f"batch {self.batch_size}, {self.epochs} epoch{'s' * (self.epochs != 1)}{others}"
 
 
 def shown(value: float | str) -> str:

@@ -78,6 +78,7 @@ class Visit:
         purpose: Purpose,
         replicates: range,
         test: Test = lambda model: None,
+        test_hash: str = "",
     ) -> list[Student]:
         """The students of these replicates, trained where they are not in the store.
 
@@ -85,9 +86,13 @@ class Visit:
             purpose: "search" or "confirm".
             replicates: their indices.
             test: gives a trained student's correctness on the test split; None leaves the test split alone.
+            test_hash: of that split's content.
         """
         store = self._workplace.store.students
-        known = {s.replicate: s for s in store.of([self.distillation.hash], purpose).get(self.distillation.hash, [])}
+        known = {
+            s.replicate: s
+            for s in store.of([self.distillation.hash], purpose, test_hash).get(self.distillation.hash, [])
+        }
         missing = [replicate for replicate in replicates if replicate not in known]
         if missing:
             teacher = None
@@ -100,14 +105,16 @@ class Visit:
             for student in trained:
                 self._student_epochs += len(student.losses)
                 self._student_seconds += student.seconds
-                known[student.replicate] = self._record(student, purpose, test(student.model))
+                known[student.replicate] = self._record(student, purpose, test(student.model), test_hash)
         return [known[replicate] for replicate in replicates]
 
     @property
     def distillation(self) -> DistillationRecipe:
         return distillation_at(self.config, self._workplace.data.hash, self._point)
 
-    def _record(self, student: TrainedStudent, purpose: Purpose, test_correct: NDArray[np.bool_] | None) -> Student:
+    def _record(
+        self, student: TrainedStudent, purpose: Purpose, test_correct: NDArray[np.bool_] | None, test_hash: str
+    ) -> Student:
         store = self._workplace.store.students
         row = Student(
             distillation=self.distillation.hash,
@@ -119,6 +126,7 @@ class Visit:
             seconds=student.seconds,
             weights=store.artifacts.put(student.weights),
             test_correct=test_correct,
+            test_hash=test_hash,
         )
         store.add(row)
         return row
@@ -127,10 +135,11 @@ class Visit:
         """What this visit has cost so far, as user attributes."""
         spent = self._trajectory.spent if self._trajectory is not None else None
         trained = spent.epochs_trained if spent else 0
-        epochs = self._point.epochs if self._point is not None else 0
+        reached = spent.epochs_reached if spent else 0
         return {
+            "epochs_reached": reached,
             "epochs_trained": trained,
-            "epochs_reused": max(0, epochs - trained),
+            "epochs_reused": max(0, reached - trained),
             "student_epochs": self._student_epochs,
             "device": str(self._workplace.device),
             "seconds": {

@@ -59,6 +59,7 @@ def open_workplace(
     prepared = prepare(chosen, config.run)
     worker = store.workers.register(chosen)
     leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
+    leases.keep_renewing(config.run.heartbeat_seconds / 3)
     return Workplace(study, store, leases, load_study_data(config, data or data_folder(), prepared), prepared)
 
 

@@ -177,6 +177,10 @@ def _wide(logits: Tensor) -> torch.dtype:
 
 def _checked(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """The arguments, the labels as int64 beside the logits; raises ValueError for what cannot be measured."""
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+        raise ValueError(f"logits and labels must be tensors, found {type(logits).__name__}, {type(labels).__name__}")
+    if not isinstance(temperature, int | float):
+        raise ValueError(f"the temperature must be a number, found {temperature!r}")
     if logits.ndim != 2 or not logits.is_floating_point():
         found = f"{_shape(logits)} {logits.dtype}"
         raise ValueError(f"logits must be floating numbers of shape (images, classes), found {found}")

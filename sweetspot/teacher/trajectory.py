@@ -40,6 +40,8 @@ OnEpoch = Callable[[str, int, float | None], None]
 class Spent:
     """What a trajectory has cost its caller so far; true also when an exception ended the work."""
 
+    epochs_reached: int = 0
+    """The epoch up to which the teacher was brought, trained or found."""
     epochs_trained: int = 0
     training_seconds: float = 0.0
     measuring_seconds: float = 0.0
@@ -102,13 +104,19 @@ class Trajectory:
         """
         self.store.add_recipe(self.recipe.hash, self.recipe.json)
         shared = self.recipe.schedule.shared_epochs(epochs)
-        rungs = _Rungs(self.ladder, shared, epochs, on_rung)
+
+        def reach(epoch: int, measurement: Measurement) -> None:
+            self.spent.epochs_reached = max(self.spent.epochs_reached, epoch)
+            on_rung(epoch, measurement)
+
+        rungs = _Rungs(self.ladder, shared, epochs, reach)
         while True:
             with suppress(_LostBranchPointError):
                 if shared:
                     self._extend(TRUNK, shared, rungs, continues=shared < epochs)
                 if shared < epochs:
                     self._extend(epochs, epochs, rungs, continues=False)
+                self.spent.epochs_reached = epochs
                 return
 
     def measurements(self, epochs: int) -> dict[Probe, Measurement]:
@@ -223,6 +231,7 @@ class Trajectory:
             )
             seconds = time.monotonic() - started
             self.spent.epochs_trained += 1
+            self.spent.epochs_reached = max(self.spent.epochs_reached, epoch + 1)
             self.spent.training_seconds += seconds
             done = epoch + 1
             keep = done in kept
@@ -300,11 +309,13 @@ class Trajectory:
 
     def _as_teacher(self, model: nn.Module) -> nn.Module:
         """``model`` itself with BatchNorm recomputed on views fixed by the seed, in evaluation mode."""
+        started = time.monotonic()
         seed = seed_of(self.recipe.config.seed, "batchnorm")
         # Mixed: a data set may be sorted by class, and the statistics are those of its first 100 batches.
         order = epoch_order(self.data.train_images, self.recipe.batch_size, seed, 0, self.device)
         views = self.data.views(seed, 0)[order]
         recompute_batchnorm(model, views, self.recipe.batch_size, self.recipe.config.teacher.precision)
+        self.spent.measuring_seconds += time.monotonic() - started
         return model.requires_grad_(False)
 
     def _measure(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ BATCHNORM_BATCHES = 100
 class DivergedError(Exception):
     """The loss of an epoch, or the response after it, is not finite."""
 
-    def __init__(self, epoch: int, lr: float, what: Literal["loss", "response"] = "loss") -> None:
+    def __init__(self, epoch: int, lr: float, what: str = "loss") -> None:
         super().__init__(f"{what} not finite in epoch {epoch} at learning rate {lr:g}")
         self.epoch = epoch
         self.lr = lr

@@ -25,9 +25,11 @@ from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Estimate, Shape, estimate
 from sweetspot.study.jobs import FAILED
 from sweetspot.study.search import Counts, check_name, create_or_continue, load
+from sweetspot.study.space import points
 from sweetspot.study.workplace import resolved
 from sweetspot.study_file import Draft, default_name, draft_for, is_study
 from sweetspot.training.device import describe, devices, prepare
+from sweetspot.training.schedules import schedule
 from sweetspot.workers.supervisor import Supervisor
 
 _SHOW_SECONDS = 0.5
@@ -67,8 +69,14 @@ def run_devices(run: Run) -> list[str]:
     return [there[i % len(there)] for i in range(run.workers)]
 
 
-def plan(config: StudyConfig, run: Run, data: StudyData | None = None) -> tuple[Estimate, str]:
+def plan(
+    config: StudyConfig, run: Run, data: StudyData | None = None, trials: int | None = None
+) -> tuple[Estimate, str]:
     """The expected cost, and the sentence that says it. Creates nothing.
+
+    Args:
+        data: the study's data where it is loaded already.
+        trials: how many are left; None: the study's total.
 
     Raises:
         UserError: if the configuration, the data or a device is not to be had.
@@ -77,8 +85,13 @@ def plan(config: StudyConfig, run: Run, data: StudyData | None = None) -> tuple[
     workers = run_devices(run)
     shape = _shape(config, run, data)
     _build_networks(config, shape)
+    trials = config.search.trials if trials is None else trials
+    every = points(config)
+    if every is not None:
+        trials = min(trials, len(every))
+    config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
     cost = estimate(resolved(config, workers[0]), shape, prepare(workers[0], config.run), len(workers))
-    what = f"{config.search.trials} trials of {config.student.replicates.max} students"
+    what = f"{trials} trials of {config.student.replicates.max} students"
     return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
 
 
@@ -105,14 +118,16 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     check_name(run.name)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = run_devices(run)
+    config = _with_absolute_path(config)
     data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
     _build_networks(config, _shape(config, run, data))
     with Store(run.storage, run.artifacts) as store:
         config, note = _with_stored_values(store, config, run)
         config = resolved(config, workers[0])
-        cost = None if quiet else plan(config, run, data)[1]
+        left = config.search.trials - _done(store, run.name)
+        cost = plan(config, run, data, left)[1] if left > 0 and not quiet else None
         record = create_or_continue(store, run.name, config, data)
-        for line in filter(None, (note, cost)):
+        for line in filter(None, (note, cost, _nothing_shared(config))):
             console.print(Text(line), soft_wrap=True)
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:
@@ -120,6 +135,11 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         result = read_result(store, record.name)
     if (result.record.ended or "").startswith(FAILED):
         raise RunError(f"{result.record.ended}; see sweetspot trials {record.name}")
+    if result.best is None:
+        why = f" ({result.record.ended})" if result.record.ended else ""
+        raise RunError(
+            f"no trial was completed{why}: see sweetspot trials {record.name}; the same command continues it"
+        )
     return result
 
 
@@ -128,18 +148,48 @@ def _supervise(store: Store, name: str, workers: list[str], run: Run, deadline: 
 
     def on_poll() -> None:
         now = time.monotonic()
-        if deadline is not None and now > deadline and (record := store.studies.get(name)) and not record.ended:
+        if now - shown[0] < _SHOW_SECONDS:
+            return
+        result = read_result(store, name, with_confirmation=False)
+        is_open = not result.record.ended and result.counts.finished < result.config.search.trials
+        if deadline is not None and now > deadline and is_open:
             store.studies.set_ended(name, f"the {run.timeout:g} s of --timeout were over")
-        if now - shown[0] >= _SHOW_SECONDS:
-            view.show(read_result(store, name))
-            shown[0] = time.monotonic()
+        view.show(result)
+        shown[0] = time.monotonic()
 
     supervisor = Supervisor(name, store, workers, str(run.data) if run.data else None, view.log)
     try:
         supervisor.wait(on_poll)
-        view.show(read_result(store, name))
+        view.show(read_result(store, name, with_confirmation=False))
     finally:
         supervisor.stop()
+
+
+def _with_absolute_path(config: StudyConfig) -> StudyConfig:
+    """A data set's path made absolute, so that a worker finds it wherever it is started."""
+    kind, colon, path = config.data.dataset.partition(":")
+    if not colon:
+        return config
+    dataset = f"{kind}:{Path(path).expanduser().absolute()}"
+    return config.model_copy(update={"data": config.data.model_copy(update={"dataset": dataset})})
+
+
+def _done(store: Store, name: str) -> int:
+    """The finished trials of a study; 0 where there is none of the name."""
+    if store.studies.get(name) is None:
+        return 0
+    return Counts.of(load(store, name).get_trials(deepcopy=False)).finished
+
+
+def _nothing_shared(config: StudyConfig) -> str | None:
+    """What is to be said of a schedule that shares nothing between teachers of different length."""
+    ladder = config.search.ladder
+    if any(schedule(config.teacher.schedule, ladder[0]).shared_epochs(epochs) for epochs in ladder):
+        return None
+    return (
+        f'teacher.schedule "{config.teacher.schedule.name}" shares nothing between teachers of different epochs: '
+        'each is trained on its own ("wsd" shares most of them, "constant" all)'
+    )
 
 
 def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[StudyConfig, str | None]:
@@ -149,10 +199,10 @@ def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[St
         return config, None
     stored = there.config.search.trials
     total, note = run.trials or stored, None
-    done = Counts.of(load(store, run.name).get_trials(deepcopy=False)).finished
-    if total < min(stored, done):
-        note = f"--trials {total} is below the {done} trials that are done: the total stays {stored}."
-        total = stored
+    done = _done(store, run.name)
+    if total < done:
+        note = f"--trials {total} is below the {done} trials that are done: they stay, and none is added."
+        total = done
     update: dict[str, Any] = {"search": config.search.model_copy(update={"trials": total})}
     for part in ("teacher", "student"):
         mine, theirs = getattr(config, part), getattr(there.config, part)
@@ -212,7 +262,7 @@ def optimize(
         data=Path(data) if data else None,
         workers=workers,
         device=device,
-        trials=overrides.get("search__trials"),
+        trials=config.search.trials if draft.overridden("search.trials") else None,
         timeout=timeout,
     )
     return run_study(config, run, Console(stderr=True), quiet=quiet)

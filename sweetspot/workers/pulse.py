@@ -1,4 +1,4 @@
-"""Pulse: the thread that keeps a worker's leases, and says what the worker does."""
+"""Pulse: the thread that says that a worker lives, and what it does."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweetspot.store import Leases, Store
+from sweetspot.store import Store
 from sweetspot.study.space import Point
 
 _log = logging.getLogger(__name__)
@@ -21,18 +21,17 @@ SUPERVISOR = "SWEETSPOT_SUPERVISOR"
 
 
 class Pulse:
-    """Renews leases and the worker's row while the main thread trains. A context manager.
+    """Keeps the worker's row while the main thread trains. A context manager.
 
     Args:
         worker: the worker's id.
-        renew_seconds: between renewals of the leases.
+        seconds: between signs of life where there is no news.
     """
 
-    def __init__(self, store: Store, leases: Leases, worker: str, renew_seconds: float) -> None:
+    def __init__(self, store: Store, worker: str, seconds: float) -> None:
         self._store = store
-        self._leases = leases
         self._worker = worker
-        self._renew_seconds = renew_seconds
+        self._seconds = seconds
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -54,20 +53,18 @@ class Pulse:
         self.say(phase=phase, detail=detail)
 
     def _run(self) -> None:
-        renewed = time.monotonic()
+        seen = time.monotonic()
         while not self._stop.wait(_BEAT_SECONDS):
             if self._supervisor and os.getppid() != int(self._supervisor):
                 self._supervisor = None
                 os.kill(os.getpid(), signal.SIGTERM)
             with self._lock:
                 news, self._news = self._news, {}
-            is_due = time.monotonic() - renewed >= self._renew_seconds
+            if not news and time.monotonic() - seen < self._seconds:
+                continue
             try:
-                if news or is_due:
-                    self._store.workers.update(self._worker, **news)
-                if is_due:
-                    self._leases.renew()
-                    renewed = time.monotonic()
+                self._store.workers.update(self._worker, **news)
+                seen = time.monotonic()
             except SQLAlchemyError as error:
                 _log.warning("the database did not answer, will retry: %s", type(error).__name__)
 

@@ -1,5 +1,6 @@
 """A worker: the process of one device that takes the trials of studies, and of their confirmations."""
 
+import logging
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweetspot.study.workplace import Workplace
 from sweetspot.training.device import devices, prepare
 from sweetspot.workers.pulse import Pulse
 
+_log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.3
 
 
@@ -47,8 +49,15 @@ def work(
             names = [record.name for record in store.studies.all() if _has_work(store, record)]
         if not names:
             raise UserError(f"no study in {shown(store.url)} has trials left: start one with sweetspot optimize")
+    refused = None
     for each in names:
-        _work_on(each, chosen, storage, artifacts, data)
+        try:
+            _work_on(each, chosen, storage, artifacts, data)
+        except UserError as error:  # the others may still be served
+            _log.warning("study %r: %s", each, error)
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 def _has_work(store: Store, record: StudyRecord) -> bool:
@@ -70,7 +79,8 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
         prepared = prepare(device, config.run)
         worker = store.workers.register(device)
         leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
-        with Pulse(store, leases, worker, config.run.heartbeat_seconds / 3) as pulse:
+        leases.keep_renewing(config.run.heartbeat_seconds / 3)
+        with Pulse(store, worker, config.run.heartbeat_seconds / 3) as pulse:
             pulse.say(study=name, phase="loading")
             try:
                 data = load_study_data(config, root or data_folder(), prepared)
@@ -82,6 +92,7 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
                 workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
                 _search_and_confirm(record, workplace, pulse)
             finally:
+                leases.stop_renewing()
                 with suppress(SQLAlchemyError):
                     store.workers.unregister(worker)
 
@@ -89,16 +100,19 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
 def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse) -> None:
     search = Search(record, workplace)
     confirming = Confirming(record, workplace)
-    planned = False
+    planned = is_last_look = False
     while True:
         outcome = run_next(search, workplace)
         if outcome == Outcome.RAN:
-            planned = False  # what is found now may be another best point
+            planned = is_last_look = False  # what is found now may be another best point
         elif outcome == Outcome.DONE:
             planned = planned or _plan_confirmation(record.name, workplace)
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.DONE:
-                return
+                if not planned or is_last_look:
+                    return
+                planned = False  # planning once more queues the arms that failed
+            is_last_look = outcome == Outcome.DONE
         if outcome == Outcome.WAIT:
             pulse.say(phase="idle", detail={})
             time.sleep(_POLL_SECONDS)
@@ -113,5 +127,5 @@ def _plan_confirmation(name: str, workplace: Workplace) -> bool:
         claim = workplace.leases.acquire(claim_lease(name))
         if claim is not None:
             with claim:
-                return ensure_planned(workplace.store, record)
+                return ensure_planned(workplace.store, record, workplace.data)
         time.sleep(_POLL_SECONDS)

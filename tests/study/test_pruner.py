@@ -16,9 +16,9 @@ RECORDED = json.loads((Path(__file__).parent / "recorded" / "digits.json").read_
 """A whole grid of digits, trained for real: the command stands in the file."""
 
 
-def study_of(points: list[tuple[float, float]], name: str = "a") -> optuna.Study:
+def study_of(points: list[tuple[float, float]]) -> optuna.Study:
     """A study whose completed trials have reported S at their own epoch, 10, and have these values."""
-    study = optuna.create_study(direction="maximize", study_name=name)
+    study = optuna.create_study(direction="maximize")
     epochs = optuna.distributions.IntDistribution(1, 100)
     for entropy, value in points:
         study.add_trial(
@@ -91,7 +91,7 @@ def test_noise_that_similarity_entropy_does_not_explain_keeps_the_pruner_from_ac
 
 
 def test_one_in_ten_of_those_it_would_prune_runs_anyway_and_is_marked() -> None:
-    decisions = [decide(SimilarityEntropyPruner(), study_of(FALLING, f"study {i}"), 1.7) for i in range(200)]
+    decisions = [decide(SimilarityEntropyPruner(seed=i), study_of(FALLING), 1.7) for i in range(200)]
     let_run = [attrs for pruned, attrs in decisions if not pruned]
     assert 8 <= len(let_run) <= 36  # 20 expected, sd 4.2
     assert all("promises" in attrs["would_prune"] for attrs in let_run)
@@ -152,7 +152,7 @@ def test_the_chance_counts_the_distance_in_units_of_what_is_unexplained() -> Non
 
 def replay(seed: int) -> list[dict[str, Any]]:
     """The points that are pruned when the recorded grid is searched in a random order."""
-    study = optuna.create_study(direction="maximize", study_name=f"replay {seed}", pruner=SimilarityEntropyPruner())
+    study = optuna.create_study(direction="maximize", pruner=SimilarityEntropyPruner(seed=seed))
     sizes = optuna.distributions.CategoricalDistribution(sorted({p["batch_size"] for p in RECORDED}))
     ladder = optuna.distributions.CategoricalDistribution(sorted({p["epochs"] for p in RECORDED}))
     pruned = []
