@@ -30,11 +30,17 @@ def test_an_installed_wheel_finds_its_studies(wheel: Path, tmp_path: Path) -> No
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)  # what installing a pure wheel does, without its dependencies
     environment = os.environ | {"PYTHONPATH": str(site), "SWEETSPOT_HOME": str(tmp_path)}
+    program = (
+        "import sys, sweetspot, sweetspot.cli; print(sweetspot.__file__); sys.exit(sweetspot.cli.main(['studies']))"
+    )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "import sweetspot, sys; from sweetspot.cli import main; print(sweetspot.__file__); "
-         "sys.exit(main(['studies']))"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.startswith(str(site))
     assert "digits" in done.stdout
     assert "cifar100" in done.stdout

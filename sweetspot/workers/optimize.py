@@ -81,9 +81,9 @@ def plan(
     Raises:
         UserError: if the configuration, the data or a device is not to be had.
     """
-    check_name(run.name)
     workers = run_devices(run)
     shape = _shape(config, run, data)
+    check_name(run.name)
     _build_networks(config, shape)
     trials = config.search.trials if trials is None else trials
     every = points(config)
@@ -115,11 +115,11 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         RunError: if the search fails again and again.
         KeyboardInterrupt: on Ctrl-C, once the workers have given their trials back.
     """
-    check_name(run.name)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     workers = run_devices(run)
-    config = _with_absolute_path(config)
     data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
+    check_name(run.name)
+    config = _with_absolute_path(config)
     _build_networks(config, _shape(config, run, data))
     with Store(run.storage, run.artifacts) as store:
         config, note = _with_stored_values(store, config, run)

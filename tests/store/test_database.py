@@ -234,24 +234,6 @@ def test_without_a_study_no_heartbeats_are_recorded(storage: str) -> None:
     database.close()
 
 
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning", "ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_silent_trial_is_failed_and_its_owner_told(storage: str) -> None:
-    told: list[int] = []
-    database = open_database(
-        database_url(storage), RunConfig(heartbeat_seconds=1, grace_seconds=2), lambda study, t: told.append(t.number)
-    )
-    study = optuna.create_study(storage=database.storage)
-    study.enqueue_trial({})
-    silent = study.ask()
-    database.storage.record_heartbeat(silent._trial_id)
-    with database.session.begin() as session:
-        session.execute(text("update trial_heartbeats set heartbeat = '2020-01-01 00:00:00'"))
-    optuna.storages.fail_stale_trials(study)
-    assert told == [0]
-    assert study.trials[0].state is optuna.trial.TrialState.FAIL
-    database.close()
-
-
 def test_a_reader_is_not_kept_waiting_by_a_writer(open_: Open, storage: str) -> None:
     writer, reader = open_(), open_()
     with writer.session() as session:
