@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -178,10 +177,10 @@ def _further(result: StudyResult) -> RenderableType:
         f"sweetspot best {result.name} --json": "this answer for programs",
         f"sweetspot worker --name {result.name}": "join from another terminal or machine",
     }
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for command, what in commands.items():
-        table.add_row(command, what)
-    return Group(Text("To look further:"), Padding(table, (0, 0, 0, 2)))
+    width = max(map(len, commands))
+    return Text(
+        "\n".join(["To look further:", *(f"  {command:<{width}}   {what}" for command, what in commands.items())])
+    )
 
 
 def status_table(results: Iterable[StudyResult]) -> RenderableType:
