@@ -115,8 +115,14 @@ def test_of_another_machines_process_nothing_is_known(store: Store, process: sub
 
 def test_no_process_outlives_a_restart_of_its_machine(store: Store) -> None:
     worker = store.workers.register("cpu")
-    _alter(store, worker, boot_id="the boot before")
+    _alter(store, worker, boot_id="the boot before", last_seen=now() - timedelta(minutes=2))
     assert store.workers.has_ended(worker)
+
+
+def test_a_machine_of_the_same_name_is_not_taken_for_this_one_before_its_restart(store: Store) -> None:
+    worker = store.workers.register("cpu")
+    _alter(store, worker, boot_id="another machine's", last_seen=now() - timedelta(seconds=5))
+    assert not store.workers.has_ended(worker)
 
 
 def test_the_boot_is_the_same_in_every_process() -> None:

@@ -79,7 +79,7 @@ def test_a_student_learns(digits: StudyData, teacher: nn.Module, model: str, alo
     (student,) = students(study(model=model, epochs=6), digits, None if alone else teacher, 0)
     assert student.accuracy > 0.8
     assert student.losses[-1] < student.losses[0] / 2
-    assert student.accuracy == correctness(student.model, digits.validation, "float32").float().mean().item()
+    assert student.accuracy == correctness(student.model, digits.validation, "float32").double().mean().item()
 
 
 def test_a_student_of_the_teacher_alone_learns_without_seeing_a_label(digits: StudyData, teacher: nn.Module) -> None:

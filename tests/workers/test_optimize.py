@@ -36,6 +36,42 @@ def run(home: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
+class Running:
+    """A command that is under way, with all that it writes to stderr."""
+
+    def __init__(self, home: Path, arguments: list[str]) -> None:
+        environment = os.environ | {"SWEETSPOT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        self._said: list[str] = []
+
+    def until(self, beginning: str) -> None:
+        """Read until a line begins so."""
+        assert self.process.stderr is not None
+        for line in iter(self.process.stderr.readline, ""):
+            self._said.append(line)
+            if line.startswith(beginning):
+                return
+        raise AssertionError("".join(self._said))
+
+    def rest(self) -> str:
+        """All that it wrote, once it has ended."""
+        assert self.process.stderr is not None
+        self._said.append(self.process.stderr.read())
+        self.process.wait(60)
+        return "".join(self._said)
+
+
+def started(home: Path) -> tuple[list[str], Running]:
+    """A command, and its process when the first trial has finished and the second is under way."""
+    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
+    running = Running(home, arguments)
+    running.until("1/4")
+    return arguments, running
+
+
 def answer(home: Path, *arguments: str) -> dict[str, Any]:
     """What a command prints as JSON."""
     done = run(home, [sys.executable, "-m", "sweetspot", *arguments, "--json"])
@@ -95,21 +131,11 @@ def test_a_seeded_search_with_one_worker_repeats_exactly(tmp_path: Path) -> None
 
 
 def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Path) -> None:
-    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
-    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:  # until the first trial has finished: the second is under way
-        said.append(line)
-        if line.startswith("1/4"):
-            break
-    os.kill(process.pid, signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, "".join(said) + rest
-    assert "error: interrupted" in rest
+    arguments, running = started(tmp_path)
+    os.kill(running.process.pid, signal.SIGINT)
+    said = running.rest()
+    assert running.process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("error: interrupted")
     states = [t.state.name for t in trials(tmp_path)]
     assert "RUNNING" not in states
     done = run(tmp_path, arguments)
@@ -121,20 +147,12 @@ def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Pa
 
 def test_a_run_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
     """kill -9 of everything at once: the next run fails the trial that was under way and runs its parameters again."""
-    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
-    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("1/4"):
-            break
+    arguments, running = started(tmp_path)
     with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
         (worker,) = [w for w in store.workers.of_study("digits") if not w.ended]
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(running.process.pid, signal.SIGKILL)
         os.kill(worker.pid, signal.SIGKILL)
-        process.communicate()
+        running.rest()
         deadline = time.monotonic() + 30
         while not store.workers.has_ended(worker.id) and time.monotonic() < deadline:
             pass
@@ -150,19 +168,11 @@ def test_a_run_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
-    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
-    environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("1/4"):
-            break
+    _, running = started(tmp_path)
     with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
         (worker,) = [w for w in store.workers.of_study("digits") if not w.ended]
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        os.kill(running.process.pid, signal.SIGKILL)
+        running.rest()
         deadline = time.monotonic() + 30
         while not store.workers.has_ended(worker.id) and time.monotonic() < deadline:
             pass
