@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Lease, LostLeaseError
-from sweetspot.study.search import GIVEN_BACK, give_back, sweep
+from sweetspot.study.search import GIVEN_BACK, fail_and_give_back, give_back, sweep
 from sweetspot.study.workplace import Workplace
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ class _Run:
         finally:
             if self._trial is not None:
                 frozen = self._frozen()
-                if frozen.state == TrialState.FAIL and frozen.user_attrs.get("worker") == self._worker:
+                if frozen.state == TrialState.RUNNING:  # interrupted between its end and telling it
+                    fail_and_give_back(self._study, frozen, "interrupted")
+                elif frozen.state == TrialState.FAIL and frozen.user_attrs.get("worker") == self._worker:
                     self._after_failure(frozen)
 
     def _after_failure(self, frozen: FrozenTrial) -> None:

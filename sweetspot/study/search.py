@@ -171,15 +171,16 @@ def sweep(store: Store, study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get("worker")
         if worker is None or store.workers.has_ended(worker):
-            _fail(study, trial, "its worker ended")
+            fail_and_give_back(study, trial, "its worker ended")
     # Optuna's own fail_stale_trials, which comes next, would fail them without giving them back.
     storage = store.database.storage
     if storage.get_heartbeat_interval() is not None:
         for trial_id in storage._get_stale_trial_ids(study._study_id):
-            _fail(study, storage.get_trial(trial_id), "its worker fell silent")
+            fail_and_give_back(study, storage.get_trial(trial_id), "its worker fell silent")
 
 
-def _fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
+def fail_and_give_back(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
+    """Fail a running trial, unless it has finished meanwhile, and queue its parameters again."""
     storage = study._storage
     try:
         storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, reason)
