@@ -88,7 +88,7 @@ class _Run:
         self._study = study
         self._claim = claim
         self._worker = workplace.leases.owner
-        self._session = workplace.store.database.session
+        self._store = workplace.store
         self._trial: optuna.Trial | None = None
 
     def run(self) -> None:
@@ -100,7 +100,9 @@ class _Run:
                 raise
             _log.warning("trial %d was taken away: its result is dropped", self._trial.number)
         finally:
-            if self._trial is not None:
+            if self._trial is None:  # interrupted while it was asked for: the claim is still held
+                sweep(self._store, self._study)
+            else:
                 frozen = self._frozen()
                 if frozen.state == TrialState.RUNNING:  # interrupted between its end and telling it
                     fail_and_give_back(self._study, frozen, "interrupted")
@@ -118,7 +120,7 @@ class _Run:
     def _objective(self, trial: optuna.Trial) -> float:
         self._trial = trial
         try:
-            with self._session.begin() as session:
+            with self._store.database.session.begin() as session:
                 self._claim.check(session)  # a worker that was held up for too long may have asked for one too many
             trial.set_user_attr("worker", self._worker)
             suggested = self._job.suggest(trial)

@@ -30,6 +30,7 @@ class _Child:
     process: "subprocess.Popen[str]"
     tail: list[str] = field(default_factory=list)
     crashes: int = 0
+    reader: threading.Thread | None = None
 
 
 class Supervisor:
@@ -74,7 +75,8 @@ class Supervisor:
         )
         child = _Child(number, device, process)
         assert process.stderr is not None
-        threading.Thread(target=self._pass_on, args=(child, process.stderr), daemon=True).start()
+        child.reader = threading.Thread(target=self._pass_on, args=(child, process.stderr), daemon=True)
+        child.reader.start()
         return child
 
     def _pass_on(self, child: _Child, stream: IO[str]) -> None:
@@ -115,6 +117,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+            if child.reader is not None:
+                child.reader.join(1.0)  # what it said last comes before what is said of it
 
 
 def _what(code: int | None) -> str:

@@ -135,7 +135,9 @@ def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Pa
     os.kill(running.process.pid, signal.SIGINT)
     said = running.rest()
     assert running.process.returncode == 130, said
-    assert any(line.startswith("error: interrupted") for line in said.splitlines()), said
+    assert said.splitlines()[-1].startswith("error: interrupted"), said
+    states = [t.state.name for t in trials(tmp_path)]
+    assert "RUNNING" not in states, states
     done = run(tmp_path, arguments)
     assert done.returncode == 0, done.stderr
     assert not [t for t in trials(tmp_path) if t.state.name in ("RUNNING", "WAITING")]
