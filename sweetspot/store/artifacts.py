@@ -1,22 +1,53 @@
 """Blobs by content (weights), and Optuna's artifacts, in a folder or any fsspec file system."""
 
+import errno
 import hashlib
 import io
 import os
 import re
+import shutil
+import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO, cast
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Literal, cast
 
 import fsspec
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from sweetspot.errors import UserError
+from sweetspot.errors import RunError, UserError
 from sweetspot.store.url import shown
+
+_UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ELOOP}
+"""What is wrong with one file, not with the file system."""
 
 
 class DamagedBlobError(Exception):
-    """A blob is missing, truncated or altered: what it held must be made again."""
+    """A blob is missing, truncated, altered or unreadable: what it held must be made again."""
+
+
+class ArtifactsError(RunError):
+    """The artifacts as a whole cannot be written or read: full, read-only, or not there."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the artifacts.
+
+    Attributes:
+        name: of a blob, the SHA-256 of what it ought to hold; of others, the file's name.
+        kind: "partial" is what a writer that died has left; "quarantine" a blob that was found damaged.
+        size: bytes.
+        age: seconds since it was written, by the clock of this machine.
+    """
+
+    path: str
+    name: str
+    kind: Literal["blob", "partial", "quarantine"]
+    size: int
+    age: float
 
 
 class Artifacts:
@@ -34,44 +65,90 @@ class Artifacts:
             )
             self._fs.makedirs(self._root, exist_ok=True)
         except (ValueError, ImportError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"cannot use {shown(url)} for artifacts ({reason}): give --artifacts a folder that you may write in, "
-                "or s3://bucket/path, gs://bucket/path"
+                f"cannot use {shown(url)} for artifacts ({_reason(error)}): give --artifacts a folder that you may "
+                "write in, or s3://bucket/path, gs://bucket/path"
             ) from None
 
     # -- blobs --------------------------------------------------------------------------------------------------------
 
     def put(self, content: bytes) -> str:
-        """Store ``content``; its name, the SHA-256 in hexadecimal. Durable when it returns."""
+        """Store ``content``; its name, the SHA-256 in hexadecimal. Durable when it returns.
+
+        Raises:
+            ArtifactsError: if it cannot be written.
+        """
         name = hashlib.sha256(content).hexdigest()
         path = self._blob(name)
-        if not self._fs.exists(path):
-            self._write(path, content)
+        try:
+            if not (self._local and _renewed(path, content)):
+                self._write(path, content)
+        except Exception as error:
+            raise ArtifactsError(
+                f"cannot write to the artifacts in {shown(self.url)} ({_reason(error)}): free space with sweetspot "
+                "snapshots gc, or make it writable; the same command continues"
+            ) from error
         return name
 
     def get(self, name: str) -> bytes:
         """The content of a blob.
 
         Raises:
-            DamagedBlobError: if it is missing or not what its name says; a damaged one is put aside.
+            DamagedBlobError: if it is missing, unreadable or not what its name says; a damaged one is put aside.
+            ArtifactsError: if the artifacts as a whole cannot be read.
         """
         path = self._blob(name)
         try:
             content = cast(bytes, self._fs.cat_file(path))
         except FileNotFoundError:
+            if self._local and not os.path.isdir(self._root):
+                raise ArtifactsError(
+                    f"the artifacts folder {self.url} is gone: is its disk or share mounted? The same command continues"
+                ) from None
             raise DamagedBlobError(f"blob {name[:12]} is missing") from None
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _UNREADABLE:
+                raise DamagedBlobError(f"blob {name[:12]} cannot be read ({_reason(error)})") from None
+            raise ArtifactsError(
+                f"cannot read the artifacts in {shown(self.url)} ({_reason(error)}); the same command continues"
+            ) from error
         if hashlib.sha256(content).hexdigest() != name:
-            with suppress(OSError):
-                self._fs.makedirs(f"{self._root}/quarantine", exist_ok=True)
-                self._fs.mv(path, f"{self._root}/quarantine/{name}-{uuid.uuid4().hex[:8]}")
+            self._put_aside(path, name)
             raise DamagedBlobError(f"blob {name[:12]} is damaged")
         return content
 
     def discard(self, name: str) -> None:
-        """Remove a blob that nothing refers to any more. Harmless when it is gone."""
-        with suppress(FileNotFoundError, DamagedBlobError):
+        """Remove a blob that nothing refers to any more. Harmless when it is gone, or cannot be removed."""
+        with suppress(OSError, DamagedBlobError):
             self._fs.rm_file(self._blob(name))
+
+    def files(self) -> Iterator[StoredFile]:
+        """The blobs that lie here, what dying writers have left, and what was put aside; in no order."""
+        self._fs.invalidate_cache()
+        now = time.time()
+        for folder in ("blobs", "quarantine"):
+            for path, info in self._fs.find(f"{self._root}/{folder}", detail=True).items():
+                name = path.rsplit("/", 1)[-1]
+                kind: Literal["blob", "partial", "quarantine"] = "blob"
+                if folder == "quarantine":
+                    kind = "quarantine"
+                elif not re.fullmatch("[0-9a-f]{64}", name):
+                    kind = "partial"
+                yield StoredFile(path, name, kind, int(info.get("size") or 0), now - _modified(info))
+
+    def remove_file(self, file: StoredFile) -> None:
+        """Remove one of :meth:`files`. Harmless when it is gone."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(file.path)
+
+    def free_bytes(self) -> int | None:
+        """What the disk has left; None where it is not a disk of this machine."""
+        return shutil.disk_usage(self._root).free if self._local else None
+
+    def _put_aside(self, path: str, name: str) -> None:
+        with suppress(OSError):
+            self._fs.makedirs(f"{self._root}/quarantine", exist_ok=True)
+            self._fs.mv(path, f"{self._root}/quarantine/{name}-{uuid.uuid4().hex[:8]}")
 
     def _blob(self, name: str) -> str:
         if not re.fullmatch("[0-9a-f]{64}", name):  # it comes from the database, and must not lead to another file
@@ -79,7 +156,8 @@ class Artifacts:
         return f"{self._root}/blobs/{name[:2]}/{name}"
 
     def _write(self, path: str, content: bytes) -> None:
-        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        folder = path.rsplit("/", 1)[0]
+        self._fs.makedirs(folder, exist_ok=True)
         if not self._local:  # object stores make a PUT visible whole
             self._fs.pipe_file(path, content)
             return
@@ -90,6 +168,7 @@ class Artifacts:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            _fsync_folder(folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(partial)
@@ -119,3 +198,45 @@ class Artifacts:
         if not artifact_id or "/" in artifact_id or artifact_id.startswith("."):
             raise ArtifactNotFound(f"no artifact {artifact_id}")
         return f"{self._root}/optuna/{artifact_id}"
+
+
+def _renewed(path: str, content: bytes) -> bool:
+    """Whether a file holds ``content`` already; it is then as young as if it had just been written."""
+    try:
+        with open(path, "rb") as file:
+            if file.read() != content:
+                return False
+        os.utime(path)
+    except OSError:
+        return False
+    return True
+
+
+def _fsync_folder(folder: str) -> None:
+    """Make a renaming in a folder durable, where the platform can."""
+    with suppress(OSError, AttributeError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """When a file was written, in seconds since 1970: each file system of fsspec has its own word for it."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return time.time()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import select
+from sqlalchemy import Connection, delete, func, insert, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from sweetspot.config import RunConfig
 from sweetspot.errors import UserError
-from sweetspot.store.schema import VERSION, Base, SchemaVersion
+from sweetspot.store.migrations import migrate
+from sweetspot.store.schema import VERSION, Base, SchemaVersion, StudyRow
 from sweetspot.store.url import full, shown
 
 _log = logging.getLogger(__name__)
@@ -146,13 +147,60 @@ def _first_line(error: BaseException) -> str:
 
 
 def _create_schema(database: Database) -> None:
-    Base.metadata.create_all(database.engine)
-    with database.session.begin() as session:
-        found = session.scalar(select(SchemaVersion.version))
-        if found is None:
-            session.add(SchemaVersion(version=VERSION))
-        elif found > VERSION:
-            raise UserError(
-                f"the database {shown(database.url)} was made by a newer sweetspot (schema {found}, "
-                f"this one knows {VERSION}): update sweetspot"
-            )
+    """Create or migrate our tables, one process at a time."""
+    with database.engine.connect() as connection:
+        if _version(connection) == VERSION:
+            return
+        connection.rollback()
+        _lock_schema(connection)
+        try:
+            found = _version(connection)
+            if found is not None and found > VERSION:
+                raise UserError(
+                    f"the database {shown(database.url)} was made by a newer sweetspot (schema {found}, "
+                    f"this one knows {VERSION}): update sweetspot"
+                )
+            if found is not None:
+                migrate(connection, found, VERSION)
+            Base.metadata.create_all(connection)
+            connection.execute(delete(SchemaVersion))
+            connection.execute(insert(SchemaVersion).values(version=VERSION))
+            connection.commit()
+        finally:
+            _unlock_schema(connection)
+
+
+def _version(connection: Connection) -> int | None:
+    """The version of our tables; None where there are none."""
+    there = inspect(connection)
+    if not there.has_table(SchemaVersion.__tablename__):
+        return None
+    found = connection.scalar(select(SchemaVersion.version))
+    if found is None and there.has_table(StudyRow.__tablename__):
+        return 1  # its process died between the tables and the row
+    return found
+
+
+_SCHEMA_LOCK = 0x5377656574  # "Sweet"
+
+
+def _lock_schema(connection: Connection) -> None:
+    """Wait until no other process creates or migrates our tables; held until :func:`_unlock_schema`."""
+    match connection.dialect.name:
+        case "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        case "postgresql":
+            connection.execute(select(func.pg_advisory_lock(_SCHEMA_LOCK)))
+        case _:  # MySQL and MariaDB
+            connection.execute(select(func.get_lock("sweetspot_schema", _BUSY_SECONDS)))
+
+
+def _unlock_schema(connection: Connection) -> None:
+    connection.rollback()  # nothing where all went well: it is committed
+    match connection.dialect.name:
+        case "sqlite":
+            pass
+        case "postgresql":
+            connection.execute(select(func.pg_advisory_unlock(_SCHEMA_LOCK)))
+        case _:
+            connection.execute(select(func.release_lock("sweetspot_schema")))

@@ -32,6 +32,8 @@ class Lease:
     name: str
     token: int
     _leases: "Leases" = field(repr=False)
+    is_lost: bool = field(default=False, init=False)
+    """Whether it is known that another worker has taken it over: what is done under it is in vain."""
 
     def check(self, session: Session) -> None:
         """Renew within the caller's transaction, which then holds the row until it ends.
@@ -141,7 +143,7 @@ class Leases:
             )
 
     def renew(self) -> None:
-        """Renew every lease that is held; a lost one is noticed at its holder's next :meth:`Lease.check`."""
+        """Renew every lease that is held; one that is lost says so from then on."""
         with self._lock:
             held = list(self._held.values())
         for lease in held:
@@ -149,6 +151,7 @@ class Leases:
                 with self._session.begin() as session:
                     lease.check(session)
             except LostLeaseError:
+                lease.is_lost = True
                 with self._lock:
                     if self._held.get(lease.name) is lease:
                         del self._held[lease.name]
@@ -169,11 +172,15 @@ class Leases:
         self._stop.set()
 
     def held_by_others(self, prefix: str) -> dict[str, int]:
-        """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for."""
+        """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for.
+
+        A lease whose owner is known to be dead is as good as free.
+        """
         with self._session() as session:
             rows = session.scalars(select(LeaseRow).where(LeaseRow.name.startswith(prefix, autoescape=True)))
             return {
                 row.name.removeprefix(prefix): row.heading_for
                 for row in rows
                 if row.owner not in ("", self.owner) and row.name.startswith(prefix)  # SQLite's LIKE ignores case
+                if not self._is_dead(row.owner)
             }

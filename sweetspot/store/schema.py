@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-VERSION = 1
-"""Of this schema; a database of a newer one is refused."""
+VERSION = 2
+"""Of this schema; a database of an older one is migrated (:mod:`sweetspot.store.migrations`), a newer one refused."""
 
 
 def now() -> datetime:
@@ -15,7 +15,8 @@ def now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+    # MySQL's FLOAT is single precision.
+    type_annotation_map = {dict[str, Any]: JSON, float: Double}  # noqa: RUF012 - SQLAlchemy reads a plain attribute
 
 
 class SchemaVersion(Base):
@@ -57,8 +58,41 @@ class SnapshotRow(Base):
     epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     weights: Mapped[str] = mapped_column(String(64))
     optimizer: Mapped[str | None] = mapped_column(String(64), default=None)
-    resume_only: Mapped[bool] = mapped_column(default=False)
-    """True for a point to resume from that is no rung: it goes when a later snapshot lands."""
+    """The optimiser's state: at the newest epoch of a branch that may go on, and at branch points."""
+    is_branch_point: Mapped[bool] = mapped_column(server_default=true())
+    """Whether other runs may go on from here, so that the optimiser's state stays when the trunk grows on."""
+    build: Mapped[str] = mapped_column(String(128), server_default="")
+    """The torch build and instruction set that trained it: to the bit it repeats on these alone."""
+    created: Mapped[datetime] = mapped_column(default=now)
+    used: Mapped[datetime | None] = mapped_column(default=None)
+    """When it last taught or was trained on from."""
+
+
+class RequestRow(Base):
+    """An epoch that somebody has asked for: whoever trains past it keeps a snapshot, whatever its own ladder."""
+
+    __tablename__ = "sweetspot_request"
+
+    recipe: Mapped[str] = mapped_column(ForeignKey("sweetspot_recipe.hash"), primary_key=True)
+    branch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    is_branch_point: Mapped[bool]
+
+
+class CheckpointRow(Base):
+    """Where a training run goes on after a crash: at most one per run, gone when the run has got further."""
+
+    __tablename__ = "sweetspot_checkpoint"
+
+    run: Mapped[str] = mapped_column(String(255), primary_key=True)
+    """The lease's name of a branch of a trajectory, or "student/<distillation>/<purpose>/<replicate>"."""
+    epoch: Mapped[int]
+    """Whole epochs that are done."""
+    step: Mapped[int]
+    """Steps of the next one that are done."""
+    state: Mapped[str] = mapped_column(String(64))
+    """The blob with network, optimiser, sum of the epoch's losses and random state."""
+    detail: Mapped[dict[str, Any]]
     created: Mapped[datetime] = mapped_column(default=now)
 
 

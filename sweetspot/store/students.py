@@ -10,10 +10,26 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from sweetspot.store.artifacts import Artifacts
+from sweetspot.store.checkpoints import (
+    Checkpoint,
+    checkpoint_of,
+    discard_unused,
+    drop_checkpoints,
+    save_checkpoint,
+)
 from sweetspot.store.database import Database
-from sweetspot.store.schema import StudentRow
+from sweetspot.store.schema import CheckpointRow, StudentRow
 
 Purpose = Literal["search", "confirm"]
+
+
+RUNS = "student/"
+"""What the names of students' checkpoints begin with."""
+
+
+def student_run(distillation: str, purpose: Purpose, replicate: int) -> str:
+    """The name of a student's training, under which its checkpoint is kept."""
+    return f"{RUNS}{distillation}/{purpose}/{replicate}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class StudentStore:
         self.artifacts = artifacts
 
     def add(self, student: Student) -> None:
-        """Record a student. One that is there already stays: both were trained alike."""
+        """Record a student; its checkpoint goes. One that is there already stays: both were trained alike."""
         correct = student.test_correct
         row = StudentRow(
             distillation=student.distillation,
@@ -61,6 +77,7 @@ class StudentStore:
             test_accuracy=student.test_accuracy,
             test_correct=None if correct is None else _pack(correct),
         )
+        run = student_run(student.distillation, student.purpose, student.replicate)
         try:
             with self._session.begin() as session:
                 session.add(row)
@@ -68,6 +85,25 @@ class StudentStore:
             known = self.of([student.distillation], student.purpose, student.test_hash).get(student.distillation, [])
             if all(other.replicate != student.replicate for other in known):
                 raise
+        self.drop_checkpoint(run)
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """Where a student's training goes on after a crash; ``run`` is :func:`student_run`'s."""
+        with self._session() as session:
+            return checkpoint_of(session, run)
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint of a student that trains."""
+        with self._session.begin() as session:
+            old = save_checkpoint(session, checkpoint)
+        if old is not None:
+            self._discard_unused({old})
+
+    def drop_checkpoint(self, run: str) -> None:
+        """Forget the checkpoint of a student."""
+        with self._session.begin() as session:
+            states = set(drop_checkpoints(session, [run]))
+        self._discard_unused(states)
 
     def of(self, distillations: Sequence[str], purpose: Purpose, test_hash: str = "") -> dict[str, list[Student]]:
         """The students of each distillation by rising replicate; those without any are left out.
@@ -89,16 +125,20 @@ class StudentStore:
         return found
 
     def delete(self, distillations: Sequence[str]) -> None:
-        """Remove the students of these distillations, and their weights."""
-        for chunk in range(0, len(distillations), 500):
-            chosen = StudentRow.distillation.in_(distillations[chunk : chunk + 500])
+        """Remove the students of these distillations, trained or half-trained, and their weights."""
+        for distillation in distillations:
             with self._session.begin() as session:
+                chosen = StudentRow.distillation == distillation
                 names = set(session.scalars(select(StudentRow.weights).where(chosen)))
                 session.execute(delete(StudentRow).where(chosen))
+                runs = select(CheckpointRow.run).where(CheckpointRow.run.startswith(f"{RUNS}{distillation}/"))
+                names |= set(drop_checkpoints(session, list(session.scalars(runs))))
+            self._discard_unused(names)
+
+    def _discard_unused(self, names: set[str]) -> None:
+        if names:
             with self._session() as session:
-                names -= set(session.scalars(select(StudentRow.weights).where(StudentRow.weights.in_(names))))
-            for name in names:
-                self.artifacts.discard(name)
+                discard_unused(session, self.artifacts, names)
 
 
 def _pack(correct: NDArray[np.bool_]) -> bytes:

@@ -1,37 +1,59 @@
 """The rows of trajectories: recipes, snapshots, and what was measured at their epochs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sweetspot.store.artifacts import Artifacts
+from sweetspot.store.checkpoints import (
+    Checkpoint,
+    checkpoint_of,
+    discard_unused,
+    drop_checkpoints,
+    save_checkpoint,
+)
 from sweetspot.store.database import Database
 from sweetspot.store.lease import Lease
-from sweetspot.store.schema import EpochRow, RecipeRow, SnapshotRow
+from sweetspot.store.schema import CheckpointRow, EpochRow, RecipeRow, RequestRow, SnapshotRow, now
 
 Probe = Literal["train", "validation"]
 TRUNK = 0
 """The branch that longer runs share; a decay branch is named by the epoch at which it ends."""
+
+RUNS = "trajectory/"
+"""What the names of leases and checkpoints of trajectories begin with."""
 
 _COLUMNS = tuple(c.name for c in EpochRow.__table__.columns)
 MEASURES = _COLUMNS[_COLUMNS.index("response_entropy") :]
 """The columns of :class:`EpochRow` that :meth:`ResponseMeasures.scalars` fills."""
 
 
+def run_of(recipe: str, branch: int) -> str:
+    """The name of a branch's run: of the lease under which it is extended, and of its checkpoint."""
+    return f"{RUNS}{recipe}/{branch}"
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """A teacher at one epoch of a branch: the blobs of its weights and, where it continues, its optimiser."""
+    """A teacher at one epoch of a branch: the blobs of its weights and, where it may be continued, its optimiser.
+
+    Attributes:
+        is_branch_point: whether other runs may go on from here, so that the optimiser stays when the trunk grows on.
+        build: the torch build and instruction set that trained it.
+    """
 
     recipe: str
     branch: int
     epoch: int
     weights: str
-    optimizer: str | None
-    resume_only: bool = False
+    optimizer: str | None = None
+    is_branch_point: bool = False
+    build: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,14 @@ class TrajectoryStore:
         except IntegrityError:
             pass
 
+    def recipes(self) -> dict[str, str]:
+        """The JSON of every recipe by its hash, by creation."""
+        with self._session() as session:
+            rows = session.execute(select(RecipeRow.hash, RecipeRow.json).order_by(RecipeRow.created, RecipeRow.hash))
+            return {row.hash: row.json for row in rows}
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
     def snapshots(self, recipe: str, branch: int) -> list[Snapshot]:
         """The snapshots of a branch by rising epoch."""
         with self._session() as session:
@@ -73,44 +103,147 @@ class TrajectoryStore:
                 .where(SnapshotRow.recipe == recipe, SnapshotRow.branch == branch)
                 .order_by(SnapshotRow.epoch)
             )
-            return [Snapshot(r.recipe, r.branch, r.epoch, r.weights, r.optimizer, r.resume_only) for r in rows]
+            return [_snapshot(row) for row in rows]
 
     def snapshot(self, recipe: str, branch: int, epoch: int) -> Snapshot | None:
-        return next((s for s in self.snapshots(recipe, branch) if s.epoch == epoch), None)
+        with self._session() as session:
+            row = session.get(SnapshotRow, (recipe, branch, epoch))
+            return None if row is None else _snapshot(row)
+
+    def of_recipe(self, recipe: str) -> list[Snapshot]:
+        """The snapshots of all branches of a recipe."""
+        with self._session() as session:
+            rows = session.scalars(select(SnapshotRow).where(SnapshotRow.recipe == recipe))
+            return [_snapshot(row) for row in rows]
+
+    def least_recently_used(self) -> list[Snapshot]:
+        """All snapshots, the one that was used longest ago first."""
+        with self._session() as session:
+            rows = list(session.scalars(select(SnapshotRow)))
+            rows.sort(key=lambda row: (row.used or row.created, row.recipe, row.branch, row.epoch))
+            return [_snapshot(row) for row in rows]
 
     def add(self, snapshot: Snapshot, measurements: Sequence[Measurement], lease: Lease) -> None:
-        """Record a snapshot with the measurements made since the last one; older points to resume from go.
+        """Record a snapshot with the measurements made since the last one.
+
+        From then on it is the one to train on from: earlier optimiser states go, except those at branch points, and so
+        does the checkpoint that led here.
 
         Raises:
             LostLeaseError: if ``lease`` was taken over; nothing is written then.
         """
         with self._session.begin() as session:
             lease.check(session)
-            older = list(
-                session.scalars(
-                    select(SnapshotRow).where(
-                        SnapshotRow.recipe == snapshot.recipe,
-                        SnapshotRow.branch == snapshot.branch,
-                        SnapshotRow.epoch <= snapshot.epoch,
-                        or_(SnapshotRow.resume_only, SnapshotRow.epoch == snapshot.epoch),
-                    )
+            old = session.get(SnapshotRow, (snapshot.recipe, snapshot.branch, snapshot.epoch))
+            unused = set()
+            if old is not None:
+                unused |= {old.weights, old.optimizer}
+                session.delete(old)
+                session.flush()
+            session.add(SnapshotRow(**vars(snapshot)))
+            earlier = session.scalars(
+                select(SnapshotRow).where(
+                    SnapshotRow.recipe == snapshot.recipe,
+                    SnapshotRow.branch == snapshot.branch,
+                    SnapshotRow.epoch < snapshot.epoch,
+                    SnapshotRow.is_branch_point.is_(False),
+                    SnapshotRow.optimizer.is_not(None),
                 )
             )
-            for row in older:
-                session.delete(row)
-            session.flush()
-            session.add(
-                SnapshotRow(
-                    recipe=snapshot.recipe,
-                    branch=snapshot.branch,
-                    epoch=snapshot.epoch,
-                    weights=snapshot.weights,
-                    optimizer=snapshot.optimizer,
-                    resume_only=snapshot.resume_only,
-                )
-            )
+            for row in earlier:
+                unused.add(row.optimizer)
+                row.optimizer = None
+            unused |= set(drop_checkpoints(session, [lease.name], before=snapshot.epoch))
             _upsert(session, snapshot.recipe, snapshot.branch, measurements)
-        self._discard_unused([name for row in older for name in (row.weights, row.optimizer) if name])
+        self._discard_unused(unused)
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Note that a snapshot teaches, or is trained on from, now."""
+        with self._session.begin() as session:
+            session.execute(update(SnapshotRow).where(*_is(snapshot)).values(used=now()))
+
+    def make_branch_point(self, snapshot: Snapshot) -> bool:
+        """Keep a snapshot's optimiser state for the branch that will hang from it; False if it is gone already."""
+        with self._session.begin() as session:
+            kept = session.execute(
+                update(SnapshotRow)
+                .where(*_is(snapshot), SnapshotRow.optimizer == snapshot.optimizer)
+                .values(is_branch_point=True)
+            )
+            return bool(kept.rowcount == 1)  # type: ignore[attr-defined]
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot, unless it is another one by now; what it held that nothing else refers to is removed.
+
+        Its measurements stay: they remain true.
+        """
+        with self._session.begin() as session:
+            session.execute(delete(SnapshotRow).where(*_is(snapshot), SnapshotRow.weights == snapshot.weights))
+        self._discard_unused({snapshot.weights, snapshot.optimizer})
+
+    def drop_optimizer(self, snapshot: Snapshot) -> None:
+        """Forget the optimiser's state of a snapshot; its weights stay, as a teacher."""
+        with self._session.begin() as session:
+            session.execute(
+                update(SnapshotRow)
+                .where(*_is(snapshot), SnapshotRow.optimizer == snapshot.optimizer)
+                .values(optimizer=None)
+            )
+        self._discard_unused({snapshot.optimizer})
+
+    # -- what is asked for --------------------------------------------------------------------------------------------
+
+    def ask_for(self, recipe: str, branch: int, epoch: int, *, is_branch_point: bool) -> None:
+        """Have whoever trains past an epoch keep a snapshot of it."""
+        with self._session() as session:
+            there = session.get(RequestRow, (recipe, branch, epoch))
+        if there is not None and there.is_branch_point >= is_branch_point:
+            return
+        with suppress(IntegrityError), self._session.begin() as session:  # another worker asks for it at this moment
+            session.merge(RequestRow(recipe=recipe, branch=branch, epoch=epoch, is_branch_point=is_branch_point))
+
+    def asked_for(self, recipe: str, branch: int) -> dict[int, bool]:
+        """The epochs of a branch that were asked for, with whether a branch will hang from them."""
+        with self._session() as session:
+            rows = session.scalars(select(RequestRow).where(RequestRow.recipe == recipe, RequestRow.branch == branch))
+            return {row.epoch: row.is_branch_point for row in rows}
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """Where the branch of this lease's name goes on after a crash."""
+        with self._session() as session:
+            return checkpoint_of(session, run)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints, of teachers and of students."""
+        with self._session() as session:
+            return [
+                Checkpoint(row.run, row.epoch, row.step, row.state, row.detail)
+                for row in session.scalars(select(CheckpointRow).order_by(CheckpointRow.run))
+            ]
+
+    def save_checkpoint(
+        self, checkpoint: Checkpoint, recipe: str, branch: int, measurements: Sequence[Measurement], lease: Lease
+    ) -> None:
+        """Replace the checkpoint of a branch, and record the measurements made since the last one.
+
+        Raises:
+            LostLeaseError: if ``lease`` was taken over; nothing is written then.
+        """
+        with self._session.begin() as session:
+            lease.check(session)
+            old = save_checkpoint(session, checkpoint)
+            _upsert(session, recipe, branch, measurements)
+        self._discard_unused({old})
+
+    def drop_checkpoint(self, run: str) -> None:
+        """Forget a checkpoint."""
+        with self._session.begin() as session:
+            states = drop_checkpoints(session, [run])
+        self._discard_unused(set(states))
+
+    # -- measurements -------------------------------------------------------------------------------------------------
 
     def add_measurements(self, recipe: str, branch: int, measurements: Sequence[Measurement]) -> None:
         """Record measurements of a snapshot that was there already (at another temperature, say)."""
@@ -131,41 +264,35 @@ class TrajectoryStore:
             )
             return {(r.epoch, _probe(r.probe)): _measurement(r) for r in rows}
 
-    def drop(self, snapshot: Snapshot) -> None:
-        """Forget a snapshot whose blob is damaged, so that its stretch is trained again."""
-        with self._session.begin() as session:
-            session.execute(
-                delete(SnapshotRow).where(
-                    SnapshotRow.recipe == snapshot.recipe,
-                    SnapshotRow.branch == snapshot.branch,
-                    SnapshotRow.epoch == snapshot.epoch,
-                    SnapshotRow.weights == snapshot.weights,
-                )
-            )
-
     def delete_recipe(self, recipe: str) -> None:
         """Remove a recipe with all that hangs on it."""
         with self._session.begin() as session:
             rows = list(session.scalars(select(SnapshotRow).where(SnapshotRow.recipe == recipe)))
-            names = [name for row in rows for name in (row.weights, row.optimizer) if name]
-            session.execute(delete(EpochRow).where(EpochRow.recipe == recipe))
-            session.execute(delete(SnapshotRow).where(SnapshotRow.recipe == recipe))
+            names = {name for row in rows for name in (row.weights, row.optimizer)}
+            runs = session.scalars(select(CheckpointRow.run).where(CheckpointRow.run.startswith(f"{RUNS}{recipe}/")))
+            names |= set(drop_checkpoints(session, list(runs)))
+            for table in (EpochRow, RequestRow, SnapshotRow):
+                session.execute(delete(table).where(table.recipe == recipe))
             session.execute(delete(RecipeRow).where(RecipeRow.hash == recipe))
         self._discard_unused(names)
 
-    def _discard_unused(self, names: Sequence[str]) -> None:
-        with self._session() as session:
-            used = {
-                name
-                for row in session.execute(
-                    select(SnapshotRow.weights, SnapshotRow.optimizer).where(
-                        or_(SnapshotRow.weights.in_(names), SnapshotRow.optimizer.in_(names))
-                    )
-                )
-                for name in row
-            }
-        for name in set(names) - used:
-            self.artifacts.discard(name)
+    def _discard_unused(self, names: set[str | None]) -> None:
+        given = {name for name in names if name is not None}
+        if given:
+            with self._session() as session:
+                discard_unused(session, self.artifacts, given)
+
+
+def _is(snapshot: Snapshot) -> tuple[ColumnElement[bool], ...]:
+    return (
+        SnapshotRow.recipe == snapshot.recipe,
+        SnapshotRow.branch == snapshot.branch,
+        SnapshotRow.epoch == snapshot.epoch,
+    )
+
+
+def _snapshot(row: SnapshotRow) -> Snapshot:
+    return Snapshot(row.recipe, row.branch, row.epoch, row.weights, row.optimizer, row.is_branch_point, row.build)
 
 
 def _upsert(session: Session, recipe: str, branch: int, measurements: Sequence[Measurement]) -> None:

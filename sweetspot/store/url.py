@@ -30,7 +30,7 @@ def writable_home() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot write in {folder} ({error.strerror}): set SWEETSPOT_HOME to a folder that you may write in"

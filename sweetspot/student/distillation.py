@@ -15,9 +15,11 @@ from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.models import build
 from sweetspot.store.students import Purpose
+from sweetspot.student.checkpoints import HalfTrained, StudentCheckpoints
 from sweetspot.student.losses import CrossEntropy, Distillation, StudentLoss
-from sweetspot.training.engine import DivergedError, respond, train_epoch
+from sweetspot.training.engine import DivergedError, MidEpoch, random_state, respond, train_epoch
 from sweetspot.training.optimizers import optimizer
+from sweetspot.training.resume import load_training_state, training_state
 from sweetspot.training.schedules import learning_rates, schedule
 from sweetspot.training.weights import to_bytes
 
@@ -83,6 +85,7 @@ def distill(
     purpose: Purpose,
     device: torch.device,
     on_epoch: OnEpoch = lambda phase, epoch, entropy: None,
+    checkpoints: StudentCheckpoints | None = None,
 ) -> list[TrainedStudent]:
     """Train one student per replicate.
 
@@ -95,6 +98,7 @@ def distill(
         teacher_precision: the precision of its forward pass.
         replicates: indices.
         purpose: "confirm" gives seeds that no search has seen.
+        checkpoints: where students that were interrupted go on from, and are saved meanwhile; None: nowhere.
 
     Raises:
         DivergedError: if a student's loss is not finite.
@@ -102,32 +106,49 @@ def distill(
     options = config.student
     view_seed = seed_of(config.seed, "student", "views", purpose)
     students = [_Student(config, data, replicate, purpose, device) for replicate in replicates]
+    if checkpoints is not None:
+        for student in students:
+            if (half := checkpoints.load(student.replicate)) is not None:
+                student.go_on_from(half)
+
+    def save_when_due() -> None:
+        if checkpoints is not None and checkpoints.is_due():
+            checkpoints.save({s.replicate: s.half_trained() for s in students if s.has_begun})
+
     plan = schedule(options.schedule, options.epochs)
     loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
     responses: Tensor | None = None
-    for epoch in range(options.epochs):
+    for epoch in range(min(student.epoch for student in students), options.epochs):
         started = time.monotonic()
         views = data.views(view_seed, epoch)
         if teacher is not None and (responses is None or data.views_differ):
             responses = respond(teacher, views, teacher_precision)
         lrs = learning_rates(plan, options.optimizer.lr, epoch, options.epochs, data.train_images // options.batch_size)
-        shared = (time.monotonic() - started) / len(students)
-        for student in students:
+        due = [student for student in students if student.epoch == epoch]
+        shared = (time.monotonic() - started) / len(due)
+        for student in due:
             student.seconds += shared
-            student.train(views, responses, loss, lrs, epoch)
+            student.train_epoch(views, responses, loss, lrs, save_when_due)
+            save_when_due()
             on_epoch("student", epoch + 1, None)
     return [student.result() for student in students]
 
 
 class _Student:
-    """One replicate while it trains."""
+    """One replicate while it trains.
+
+    Attributes:
+        seconds: of its training so far, with its share of what students have in common.
+    """
 
     def __init__(
         self, config: StudyConfig, data: StudyData, replicate: int, purpose: Purpose, device: torch.device
     ) -> None:
+        self.replicate = replicate
+        self.seconds = 0.0
         self._options = config.student
         self._data = data
-        self._replicate = replicate
+        self._device = device
         self._seed = seed_of(config.seed, "student", purpose, replicate)
         torch.manual_seed(seed_of(self._seed, "weights"))
         model = build(
@@ -140,15 +161,39 @@ class _Student:
         self._optimizer = optimizer(self._model, config.student.optimizer)
         self._losses: list[float] = []
         self._accuracies: list[float] = []
-        self.seconds = 0.0
+        self._within: MidEpoch | None = None
+        self._now: tuple[int, Tensor] | None = None
 
-    def train(self, views: Tensor, responses: Tensor | None, loss: StudentLoss, lrs: list[float], epoch: int) -> None:
-        started = time.monotonic()
+    @property
+    def epoch(self) -> int:
+        """Whole epochs that are done."""
+        return len(self._losses)
+
+    @property
+    def has_begun(self) -> bool:
+        return self.epoch > 0 or self._within is not None or self._now is not None
+
+    def train_epoch(
+        self,
+        views: Tensor,
+        responses: Tensor | None,
+        loss: StudentLoss,
+        lrs: list[float],
+        on_step: Callable[[], None],
+    ) -> None:
+        """Train to the end of the epoch under way; ``on_step`` is called where it may be interrupted."""
+        started, before = time.monotonic(), self.seconds
         labels = self._data.labels
 
         def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
             taught = None if responses is None else responses[batch]
             return loss(logits, taught, labels[batch])["loss"]
+
+        def keep_place(step: int, total: Tensor) -> None:
+            self._now = step, total
+            self.seconds = before + time.monotonic() - started
+            if step < len(lrs):  # after the last one the epoch is evaluated first
+                on_step()
 
         try:
             mean = train_epoch(
@@ -159,14 +204,32 @@ class _Student:
                 lrs,
                 batch_size=self._options.batch_size,
                 seed=self._seed,
-                epoch=epoch,
+                epoch=self.epoch,
                 precision=self._options.precision,
+                start=self._within,
+                on_step=keep_place,
             )
         except DivergedError as error:
             raise DivergedError(error.epoch, error.lr, "student's loss") from None
+        self._within = self._now = None
         self._losses.append(mean)
         self._accuracies.append(self._accuracy())
-        self.seconds += time.monotonic() - started
+        self.seconds = before + time.monotonic() - started
+
+    def half_trained(self) -> HalfTrained:
+        """As it is: within an epoch, or between two."""
+        place = self._within or MidEpoch(0, torch.zeros(()), torch.zeros(0, dtype=torch.uint8))
+        if self._now is not None:
+            place = MidEpoch(*self._now, random_state(self._device))
+        state = training_state(self._model, self._optimizer, place.loss, place.random)
+        return HalfTrained(place.step, state, tuple(self._losses), tuple(self._accuracies), self.seconds)
+
+    def go_on_from(self, half: HalfTrained) -> None:
+        """Be the student that was saved."""
+        place = load_training_state(half.state, self._model, self._optimizer, half.step)
+        self._within = place if half.step else None
+        self._losses, self._accuracies = list(half.losses), list(half.accuracies)
+        self.seconds = half.seconds
 
     def _accuracy(self) -> float:
         correct = correctness(self._model, self._data.validation, self._options.precision)
@@ -174,7 +237,7 @@ class _Student:
 
     def result(self) -> TrainedStudent:
         return TrainedStudent(
-            self._replicate,
+            self.replicate,
             self._model,
             self._accuracies[-1],
             tuple(self._losses),

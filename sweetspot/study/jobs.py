@@ -9,13 +9,12 @@ from sweetspot.config import SimilarityEntropyRule, StudyConfig
 from sweetspot.store import StudyRecord
 from sweetspot.study.confirmation import Arm, Plan
 from sweetspot.study.objective import Objective
+from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
 from sweetspot.study.sampler import PointSampler, taken_points
 from sweetspot.study.search import CONFIRM, Counts, failures_in_a_row
 from sweetspot.study.space import Point, points, suggest
-from sweetspot.study.visit import recipe_at
 from sweetspot.study.workplace import Workplace
-from sweetspot.teacher.trajectory import branch_of, lease_name
 
 MOST_FAILURES = 10
 """So many failed or infeasible trials in a row end a search."""
@@ -36,21 +35,9 @@ class Search:
 
     def sampler(self) -> BaseSampler:
         """Anew for every claim, with the trajectories that other workers are extending at this moment."""
-        busy = self._workplace.leases.held_by_others("trajectory/")
-        return PointSampler(self._config, lambda point: self._is_busy(point, busy))
-
-    def _is_busy(self, point: Point, busy: dict[str, int]) -> bool:
-        """Whether the point's teacher is on a branch that another worker holds, and not there yet."""
-        if not busy:
-            return False
-        recipe = recipe_at(self._config, self._workplace.data.hash, point)
-        shared = recipe.schedule.shared_epochs(point.epochs)
-        for branch, target in ((0, shared), (branch_of(recipe, point.epochs), point.epochs)):
-            if target and lease_name(recipe, branch).removeprefix("trajectory/") in busy:
-                there = self._workplace.store.trajectories.snapshots(recipe.hash, branch)
-                if not any(s.epoch == target and not s.resume_only for s in there):
-                    return True
-        return False
+        there = self._workplace
+        ordering = Ordering(self._config, there.data.hash, there.store.trajectories, there.leases)
+        return PointSampler(self._config, ordering.must_wait)
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         """A trial is asked for only while finished, running and waiting ones together are below the total."""

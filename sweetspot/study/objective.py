@@ -67,7 +67,7 @@ class Objective:
         """
         visit = Visit(self.config, point, self.workplace)
         try:
-            visit.train_teacher(lambda epoch, measurement: _report(trial, epoch, measurement))
+            visit.train_teacher(lambda epoch, measurement: _report(trial, visit, epoch, measurement))
             _describe_teacher(trial, visit)
             students = visit.train_students("search", range(self._wanted(trial, point)))
         except DivergedError as error:
@@ -87,7 +87,9 @@ class Objective:
         return self.config.student.replicates.max * (visits + 1)
 
 
-def _report(trial: optuna.Trial, epoch: int, measurement: Measurement) -> None:
+def _report(trial: optuna.Trial, visit: Visit, epoch: int, measurement: Measurement) -> None:
+    if visit.epochs_trained != trial.user_attrs.get("epochs_trained", 0):  # a worker that is killed says no more
+        trial.set_user_attr("epochs_trained", visit.epochs_trained)
     trial.report(measurement.values["similarity_entropy"], step=epoch)
     if trial.should_prune():
         trial.set_user_attr("pruned_at", epoch)

@@ -37,13 +37,16 @@ class PointSampler(BaseSampler):
 
     Args:
         config: of the study.
-        is_busy: tells whether a point would wait for a trajectory that another worker is extending.
+        must_wait: tells of a point, and of the points of the trials that run, whether it would wait for a trajectory
+            that another worker is extending.
     """
 
-    def __init__(self, config: StudyConfig, is_busy: Callable[[Point], bool] = lambda point: False) -> None:
+    def __init__(
+        self, config: StudyConfig, must_wait: Callable[[Point, list[Point]], bool] = lambda point, running: False
+    ) -> None:
         self._config = config
         self._space = distributions(config)
-        self._is_busy = is_busy
+        self._must_wait = must_wait
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space
@@ -60,7 +63,9 @@ class PointSampler(BaseSampler):
             free = [point for point in every if point not in taken]
             if not free:  # asked for although the space is full: more replicates of a random point
                 return random.Random(seed).choice(every).params
-            unhindered = [point for point in free if not self._is_busy(point)]
+            under_way = [t for t in trials if t.state == TrialState.RUNNING and self._space.keys() <= t.params.keys()]
+            running = [Point.of(t.params) for t in under_way]
+            unhindered = [point for point in free if not self._must_wait(point, running)]
             free = unhindered or free
         if self._config.search.sampler != "grid":
             for proposal in self._proposals(trials, seed):

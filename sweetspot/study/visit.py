@@ -10,6 +10,7 @@ from torch import nn
 from sweetspot.config import StudyConfig
 from sweetspot.store import Measurement, Probe, Student
 from sweetspot.store.students import Purpose
+from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, distill
 from sweetspot.study.space import Point, config_at
 from sweetspot.study.workplace import Workplace
@@ -98,9 +99,10 @@ class Visit:
             teacher = None
             if self._trajectory is not None and self._point is not None and self.config.student.alpha > 0:
                 teacher = self._trajectory.teacher(self._point.epochs)
+            checkpoints = StudentCheckpoints(store, self.distillation.hash, purpose, self.config.run.checkpoint_seconds)
             trained = distill(
                 self.config, self._workplace.data, teacher, self.config.teacher.precision, missing, purpose,
-                self._workplace.device, self._progress,
+                self._workplace.device, self._progress, checkpoints,
             )  # fmt: skip
             for student in trained:
                 self._student_epochs += len(student.losses)
@@ -131,10 +133,15 @@ class Visit:
         store.add(row)
         return row
 
+    @property
+    def epochs_trained(self) -> int:
+        """Of the teacher, so far, by this visit."""
+        return self._trajectory.spent.epochs_trained if self._trajectory is not None else 0
+
     def spent(self) -> dict[str, Any]:
         """What this visit has cost so far, as user attributes."""
         spent = self._trajectory.spent if self._trajectory is not None else None
-        trained = spent.epochs_trained if spent else 0
+        trained = self.epochs_trained
         reached = spent.epochs_reached if spent else 0
         return {
             "epochs_reached": reached,

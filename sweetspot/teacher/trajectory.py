@@ -8,25 +8,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import StudyData
-from sweetspot.models import build
-from sweetspot.store.artifacts import DamagedBlobError
-from sweetspot.store.lease import Lease, Leases
-from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore
+from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
+from sweetspot.store.checkpoints import Checkpoint
+from sweetspot.store.lease import Lease, Leases, LostLeaseError
+from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore, run_of
+from sweetspot.teacher.measuring import PROBES, as_teacher, measure
 from sweetspot.teacher.recipe import Recipe
-from sweetspot.teacher.similarity import measure_response
-from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, respond, train_epoch
-from sweetspot.training.optimizers import load_state_tensors, optimizer, state_tensors
-from sweetspot.training.schedules import learning_rates
-from sweetspot.training.weights import from_bytes, load_weights, to_bytes
+from sweetspot.teacher.training import TeacherTraining, network
+from sweetspot.training.device import build_of
+from sweetspot.training.weights import load_weights
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
-_PROBES: tuple[Probe, ...] = ("train", "validation")
 _ENDLESS = 10**9
 """The length of the trunk: longer than any run, so that no decay is in sight."""
 
@@ -78,7 +74,7 @@ class Trajectory:
     Attributes:
         ladder: epochs whose snapshots are kept, measured as they would teach, and announced.
         temperature: at which responses are measured.
-        checkpoint_seconds: a point to resume from is saved when the last snapshot is older than this.
+        checkpoint_seconds: a checkpoint is saved when the last one, or the last snapshot, is older than this.
     """
 
     recipe: Recipe
@@ -100,7 +96,7 @@ class Trajectory:
 
         Raises:
             DivergedError: if its loss or its response is not finite.
-            LostLeaseError: if this process was taken for dead and another trains on in its place.
+            ArtifactsError: if a snapshot cannot be written, or none can be read.
         """
         self.store.add_recipe(self.recipe.hash, self.recipe.json)
         shared = self.recipe.schedule.shared_epochs(epochs)
@@ -113,31 +109,35 @@ class Trajectory:
         while True:
             with suppress(_LostBranchPointError):
                 if shared:
-                    self._extend(TRUNK, shared, rungs, continues=shared < epochs)
+                    self._extend(TRUNK, shared, rungs, is_branch_point=shared < epochs)
                 if shared < epochs:
-                    self._extend(epochs, epochs, rungs, continues=False)
+                    self._extend(epochs, epochs, rungs, is_branch_point=False)
                 self.spent.epochs_reached = epochs
                 return
 
     def measurements(self, epochs: int) -> dict[Probe, Measurement]:
         """Of the teacher of ``epochs`` epochs, which is in the store."""
         known = self.store.measurements(self.recipe.hash, self.branch_of(epochs), self.temperature)
-        return {probe: known[epochs, probe] for probe in _PROBES}
+        return {probe: known[epochs, probe] for probe in PROBES}
 
     def teacher(self, epochs: int) -> nn.Module:
         """The teacher of ``epochs`` epochs as it teaches: BatchNorm recomputed, in evaluation mode.
 
-        Trained again where its weights were damaged since.
+        Trained again where its weights were damaged or freed since.
         """
         while True:
             snapshot = self.store.snapshot(self.recipe.hash, self.branch_of(epochs), epochs)
             if snapshot is None:
-                raise LookupError(f"the teacher of {epochs} epochs has not been trained")
+                self.bring_to(epochs)
+                continue
             try:
-                return self._as_teacher(self._model(snapshot))
+                teacher = self._as_teacher(self._model(snapshot))
             except DamagedBlobError as error:
                 self._forget(snapshot, error)
                 self.bring_to(epochs)
+            else:
+                self.store.use(snapshot)
+                return teacher
 
     def branch_of(self, epochs: int) -> int:
         """The branch on which the teacher of ``epochs`` epochs lies."""
@@ -145,16 +145,17 @@ class Trajectory:
 
     # -- growing ------------------------------------------------------------------------------------------------------
 
-    def _extend(self, branch: int, target: int, rungs: _Rungs, *, continues: bool) -> None:
-        """Grow a branch to ``target``, or wait while another worker does; ``continues``: a branch will hang from it."""
+    def _extend(self, branch: int, target: int, rungs: _Rungs, *, is_branch_point: bool) -> None:
+        """Grow a branch to ``target``, or wait while another worker does; ``is_branch_point``: a branch hangs there."""
 
         def is_there(snapshots: list[Snapshot]) -> bool:
-            return any(s.epoch == target and not s.resume_only and (s.optimizer or not continues) for s in snapshots)
+            found = next((s for s in snapshots if s.epoch == target), None)
+            if found is None or (is_branch_point and not found.optimizer):
+                return False
+            return not is_branch_point or found.is_branch_point or self.store.make_branch_point(found)
 
-        while True:
-            there = self._announce(branch, target, rungs)
-            if is_there(there):
-                return
+        while not is_there(there := self._announce(branch, target, rungs)):
+            self.store.ask_for(self.recipe.hash, branch, target, is_branch_point=is_branch_point)
             lease = self.leases.acquire(lease_name(self.recipe, branch), heading_for=target)
             if lease is None:
                 self.on_epoch("waiting", there[-1].epoch if there else 0, None)
@@ -164,7 +165,10 @@ class Trajectory:
             with lease:
                 # Another worker may have got there between the look and the lease.
                 if not is_there(self._announce(branch, target, rungs)):
-                    self._train(branch, target, rungs, lease)
+                    try:
+                        self._train(branch, target, rungs, lease)
+                    except LostLeaseError as error:
+                        _log.warning("another worker took over %s: waiting for what it trains", error)
 
     def _announce(self, branch: int, target: int, rungs: _Rungs) -> list[Snapshot]:
         """Announce what is there up to ``target``, measuring what was not measured at this temperature.
@@ -191,7 +195,7 @@ class Trajectory:
 
     def _measure_again(self, snapshot: Snapshot, known: Mapping[tuple[int, Probe], Measurement]) -> Measurement:
         """Measure a stored snapshot as it teaches; what its training has cost stays as it is known."""
-        measured = self._measure(self._as_teacher(self._model(snapshot)), snapshot.epoch, recomputed=True)
+        measured = self._measured(self._as_teacher(self._model(snapshot)), snapshot.epoch, recomputed=True)
         old = [known.get((snapshot.epoch, m.probe)) for m in measured]
         measured = [
             replace(m, train_loss=o.train_loss, seconds=o.seconds) if o else m
@@ -201,90 +205,88 @@ class Trajectory:
         return measured[0]
 
     def _train(self, branch: int, target: int, rungs: _Rungs, lease: Lease) -> None:
-        """Train a branch from the last point that can be continued to ``target``."""
-        teacher = self.recipe.config.teacher
-        model, optim, first = self._start(branch, target)
-        steps = self.data.train_images // self.recipe.batch_size
-        kept = {*self.ladder, target}
-        if branch == TRUNK:
-            kept |= {self.recipe.schedule.shared_epochs(rung) for rung in self.ladder}
-        seed = seed_of(self.recipe.config.seed, "teacher")
-        labels = self.data.labels
-        measured: list[Measurement] = []
-        saved_at = time.monotonic()
-
-        def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-            return F.cross_entropy(logits.float(), labels[batch], label_smoothing=teacher.label_smoothing)
-
-        for epoch in range(first, target):
-            started = time.monotonic()
-            loss = train_epoch(
-                model,
-                optim,
-                self.data.views(seed, epoch),
-                loss_of,
-                learning_rates(self.recipe.schedule, self.recipe.lr, epoch, branch or _ENDLESS, steps),
-                batch_size=self.recipe.batch_size,
-                seed=seed,
-                epoch=epoch,
-                precision=teacher.precision,
-            )
-            seconds = time.monotonic() - started
+        """Train a branch from the furthest point before ``target`` to ``target``."""
+        training = self._start(branch, target)
+        checkpoints = _Checkpoints(self, branch, training, lease)
+        newest = max((s.epoch for s in self.store.snapshots(self.recipe.hash, branch)), default=0)
+        while training.epoch < target:
+            loss, seconds = training.train_epoch(branch or _ENDLESS, checkpoints.on_step)
+            done = training.epoch
             self.spent.epochs_trained += 1
-            self.spent.epochs_reached = max(self.spent.epochs_reached, epoch + 1)
+            self.spent.epochs_reached = max(self.spent.epochs_reached, done)
             self.spent.training_seconds += seconds
-            done = epoch + 1
+            kept = self._kept(branch, target)
             keep = done in kept
-            responder = self._as_teacher(copy.deepcopy(model)) if keep else model
-            now = self._measure(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
-            measured += now
-            if keep or time.monotonic() - saved_at > self.checkpoint_seconds:
-                self._save(branch, done, model, optim, measured, lease, resume_only=not keep)
-                measured = []
-                saved_at = time.monotonic()
+            responder = self._as_teacher(copy.deepcopy(training.model)) if keep else training.model
+            now = self._measured(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
+            checkpoints.measured += now
+            if keep:
+                goes_on = kept[done] or (done > newest and done != branch)
+                put = self.store.artifacts.put
+                snapshot = Snapshot(
+                    self.recipe.hash,
+                    branch,
+                    done,
+                    put(training.weights()),
+                    put(training.optimizer_state()) if goes_on else None,
+                    kept[done],
+                    build_of(self.device),
+                )
+                self.store.add(snapshot, checkpoints.measured, lease)
+                checkpoints.begin()
+            else:
+                checkpoints.on_epoch()
             self.on_epoch("teacher", done, now[0].values["similarity_entropy"])
             if keep:
                 rungs.announce(branch, now[0])
 
-    def _start(self, branch: int, target: int) -> tuple[nn.Module, torch.optim.Optimizer, int]:
-        """Model, optimiser and epoch of the last point before ``target`` that can be continued."""
-        points = [s for s in self.store.snapshots(self.recipe.hash, branch) if s.optimizer and s.epoch < target]
+    def _kept(self, branch: int, target: int) -> dict[int, bool]:
+        """The epochs of a branch whose snapshots are kept, with whether other runs may go on from them."""
+        kept = dict.fromkeys((*self.ladder, target), False)
+        kept |= self.store.asked_for(self.recipe.hash, branch)
+        if branch == TRUNK:
+            kept |= dict.fromkeys(map(self.recipe.schedule.shared_epochs, self.ladder), True)
+        return kept
+
+    def _start(self, branch: int, target: int) -> TeacherTraining:
+        """The training at the furthest point before ``target`` from which it can go on."""
+        there = self.recipe, self.data, self.device
+        snapshots = [s for s in self.store.snapshots(self.recipe.hash, branch) if s.epoch < target]
+        checkpoint = self.store.checkpoint(lease_name(self.recipe, branch))
+        if checkpoint and max((s.epoch for s in snapshots if s.optimizer), default=0) <= checkpoint.epoch < target:
+            try:
+                state = self.store.artifacts.get(checkpoint.state)
+            except DamagedBlobError as error:
+                _log.warning("%s: training epoch %d of %s again", error, checkpoint.epoch + 1, self.recipe.hash[:12])
+                self.store.drop_checkpoint(checkpoint.run)
+            else:
+                seconds = float(checkpoint.detail["seconds"])
+                return TeacherTraining.from_checkpoint(*there, checkpoint.epoch, checkpoint.step, state, seconds)
         if branch != TRUNK:
             shared = self.recipe.schedule.shared_epochs(branch)
             root = self.store.snapshot(self.recipe.hash, TRUNK, shared)
-            points = ([root] if root and root.optimizer else []) + points
-            if shared and not points:
+            snapshots = [root, *snapshots] if root else snapshots
+            if shared and not any(s.optimizer for s in snapshots):
                 raise _LostBranchPointError
-        for point in reversed(points):
+        for point in reversed(snapshots):
+            if point.optimizer is None:
+                continue
             try:
-                model = self._model(point)
-                optim = optimizer(model, self.recipe.config.teacher.optimizer)
-                load_state_tensors(optim, model, from_bytes(self.store.artifacts.get(str(point.optimizer))))
+                weights = self.store.artifacts.get(point.weights)
             except DamagedBlobError as error:
                 self._forget(point, error)
-                if point.branch != branch:
-                    raise _LostBranchPointError from None
-                continue
-            return model, optim, point.epoch
-        torch.manual_seed(seed_of(self.recipe.config.seed, "teacher", "weights"))
-        model = self._network()
-        return model, optimizer(model, self.recipe.config.teacher.optimizer), 0
-
-    def _save(
-        self,
-        branch: int,
-        epoch: int,
-        model: nn.Module,
-        optim: torch.optim.Optimizer,
-        measured: list[Measurement],
-        lease: Lease,
-        *,
-        resume_only: bool,
-    ) -> None:
-        put = self.store.artifacts.put
-        weights = put(to_bytes(model.state_dict()))
-        state = None if epoch == branch else put(to_bytes(state_tensors(optim, model)))
-        self.store.add(Snapshot(self.recipe.hash, branch, epoch, weights, state, resume_only), measured, lease)
+            else:
+                try:
+                    state = self.store.artifacts.get(point.optimizer)
+                except DamagedBlobError as error:
+                    _log.warning("%s: %s cannot go on from epoch %d", error, self.recipe.hash[:12], point.epoch)
+                    self.store.drop_optimizer(point)
+                else:
+                    self.store.use(point)
+                    return TeacherTraining.from_snapshot(*there, point.epoch, weights, state)
+            if point.branch != branch:
+                raise _LostBranchPointError
+        return TeacherTraining.fresh(*there)
 
     def _forget(self, snapshot: Snapshot, error: DamagedBlobError) -> None:
         _log.warning("%s: training epoch %d of %s again", error, snapshot.epoch, self.recipe.hash[:12])
@@ -292,33 +294,19 @@ class Trajectory:
 
     # -- networks and their measurements ------------------------------------------------------------------------------
 
-    def _network(self) -> nn.Module:
-        model = build(
-            self.recipe.config.teacher.model,
-            classes=len(self.data.classes),
-            channels=self.data.channels,
-            image_size=self.data.image_size,
-        )
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
     def _model(self, snapshot: Snapshot) -> nn.Module:
         content = self.store.artifacts.get(snapshot.weights)
-        model = self._network()
+        model = network(self.recipe, self.data, self.device)
         load_weights(model, content)
         return model
 
     def _as_teacher(self, model: nn.Module) -> nn.Module:
-        """``model`` itself with BatchNorm recomputed on views fixed by the seed, in evaluation mode."""
         started = time.monotonic()
-        seed = seed_of(self.recipe.config.seed, "batchnorm")
-        # Mixed: a data set may be sorted by class, and the statistics are those of its first 100 batches.
-        order = epoch_order(self.data.train_images, self.recipe.batch_size, seed, 0, self.device)
-        views = self.data.views(seed, 0)[order]
-        recompute_batchnorm(model, views, self.recipe.batch_size, self.recipe.config.teacher.precision)
+        teacher = as_teacher(model, self.recipe, self.data, self.device)
         self.spent.measuring_seconds += time.monotonic() - started
-        return model.requires_grad_(False)
+        return teacher
 
-    def _measure(
+    def _measured(
         self,
         model: nn.Module,
         epoch: int,
@@ -329,16 +317,69 @@ class Trajectory:
     ) -> list[Measurement]:
         """Measurements on training views and on validation, in this order."""
         started = time.monotonic()
-        rows = []
-        for probe in _PROBES:
-            images = self.data.train_probe if probe == "train" else self.data.validation
-            logits = respond(model, images.images, self.recipe.config.teacher.precision)
-            if not bool(logits.isfinite().all()):
-                raise DivergedError(epoch, self.recipe.lr, "response")
-            values = measure_response(logits, images.labels, self.temperature).scalars()
-            rows.append(Measurement(epoch, self.temperature, probe, recomputed, values, train_loss, seconds))
+        measured = measure(
+            model, self.recipe, self.data, epoch, self.temperature,
+            recomputed=recomputed, train_loss=train_loss, seconds=seconds,
+        )  # fmt: skip
         self.spent.measuring_seconds += time.monotonic() - started
-        return rows
+        return measured
+
+
+class _Checkpoints:
+    """Saves a training now and then, and stops it when its lease is lost.
+
+    Attributes:
+        measured: what was measured since the last snapshot or checkpoint; it is recorded with the next one.
+    """
+
+    def __init__(self, trajectory: Trajectory, branch: int, training: TeacherTraining, lease: Lease) -> None:
+        self._trajectory = trajectory
+        self._branch = branch
+        self._training = training
+        self._lease = lease
+        there = trajectory.store.checkpoint(lease.name)
+        # One that is further on belongs to a longer run that was interrupted: it stays.
+        self._ahead = there.position if there is not None else (0, 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on a checkpoint is due after ``checkpoint_seconds``."""
+        self.measured: list[Measurement] = []
+        self._since = time.monotonic()
+
+    def on_step(self, step: int, loss: Tensor) -> None:
+        """An :data:`OnStep`: saves when it is time, but for the last step, after which the epoch is measured first.
+
+        Raises:
+            LostLeaseError: if another worker trains on in this one's place.
+        """
+        if self._lease.is_lost:
+            raise LostLeaseError(self._lease.name)
+        if self._is_due() and step < self._training.steps:
+            self._save(step, loss)
+
+    def on_epoch(self) -> None:
+        """After an epoch that was measured: saves when it is time."""
+        if self._is_due():
+            self._save(0, torch.zeros(()))
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._since > self._trajectory.checkpoint_seconds
+
+    def _save(self, step: int, loss: Tensor) -> None:
+        training, store = self._training, self._trajectory.store
+        if (training.epoch, step) > self._ahead:
+            try:
+                state = store.artifacts.put(training.state(loss))
+            except ArtifactsError as error:  # the snapshot may still be written, once there is room again
+                _log.warning("no checkpoint: %s", error)
+            else:
+                detail = {"seconds": training.seconds}
+                checkpoint = Checkpoint(self._lease.name, training.epoch, step, state, detail)
+                recipe = self._trajectory.recipe.hash
+                store.save_checkpoint(checkpoint, recipe, self._branch, self.measured, self._lease)
+                self.measured = []
+        self._since = time.monotonic()
 
 
 def branch_of(recipe: Recipe, epochs: int) -> int:
@@ -348,4 +389,4 @@ def branch_of(recipe: Recipe, epochs: int) -> int:
 
 def lease_name(recipe: Recipe, branch: int) -> str:
     """The name of the lease under which a branch is extended."""
-    return f"trajectory/{recipe.hash}/{branch}"
+    return run_of(recipe.hash, branch)

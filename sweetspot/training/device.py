@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 
 import torch
 
@@ -67,3 +68,9 @@ def describe(device: str) -> str:
     if chosen.type == "cuda":
         return str(torch.cuda.get_device_name(chosen))
     return f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+@cache
+def build_of(device: torch.device) -> str:
+    """What numbers repeat on to the bit: the torch build, and the device or the instruction set."""
+    return f"torch {torch.__version__}, {describe(str(device))}"[:128]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,26 @@ from sweetspot.data.seeding import seed_of
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits of a batch, indices of its images) -> scalar loss."""
 
+OnStep = Callable[[int, Tensor], None]
+"""(steps of the epoch that are done, the sum of their losses on the device) after each step; may raise to stop."""
+
 EVALUATION_BATCH = 1000
 BATCHNORM_BATCHES = 100
+
+
+@dataclass(frozen=True)
+class MidEpoch:
+    """Where an epoch goes on that was interrupted.
+
+    Attributes:
+        step: steps that are done.
+        loss: the sum of their losses, float32 ().
+        random: the state of the device's random generator, uint8.
+    """
+
+    step: int
+    loss: Tensor
+    random: Tensor
 
 
 class DivergedError(Exception):
@@ -48,10 +67,13 @@ def train_epoch(
     seed: int,
     epoch: int,
     precision: Precision,
+    start: MidEpoch | None = None,
+    on_step: OnStep = lambda step, loss: None,
 ) -> float:
     """Train one epoch of ``len(lrs)`` steps; the mean loss.
 
-    All that is random in it (order, dropout) follows from ``seed`` and ``epoch`` alone.
+    All that is random in it (order, dropout) follows from ``seed`` and ``epoch`` alone. An epoch that was interrupted
+    and goes on from ``start``, with model and optimiser as they were then, equals one that was not.
 
     Args:
         model: in any mode; left in training mode.
@@ -63,6 +85,7 @@ def train_epoch(
         seed: of the run.
         epoch: counted from 0.
         precision: "float32", or "bfloat16" for autocast.
+        start: where to go on in the epoch; None: at its first step.
 
     Raises:
         DivergedError: if the mean loss is not finite.
@@ -70,24 +93,41 @@ def train_epoch(
     order = epoch_order(len(images), batch_size, seed, epoch, images.device)
     shuffled = images[order]
     torch.manual_seed(seed_of(seed, "dropout", epoch))
+    if start is not None:
+        set_random_state(images.device, start.random)
     model.train()
     parameters = list(model.parameters())
-    total = torch.zeros((), device=images.device)
+    first = 0 if start is None else start.step
+    total = torch.zeros((), device=images.device) if start is None else start.loss.to(images.device, copy=True)
     with autocast(images.device, precision):
-        for step, lr in enumerate(lrs):
+        for step in range(first, len(lrs)):
             batch = slice(step * batch_size, (step + 1) * batch_size)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lrs[step]
             loss = loss_of(model(shuffled[batch]), order[batch])
             for parameter in parameters:
                 parameter.grad = None
             loss.backward()
             optimizer.step()
             total += loss.detach()
+            on_step(step + 1, total)
     mean = float(total) / len(lrs)
     if not math.isfinite(mean):
         raise DivergedError(epoch + 1, max(lrs))
     return mean
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of the random generator that a network on ``device`` draws from (dropout): uint8, on the CPU."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Put back what :func:`random_state` gave."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import fsspec
 import optuna
@@ -15,6 +17,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sweetspot.errors import UserError
 from sweetspot.store import Artifacts, DamagedBlobError
+from sweetspot.store.artifacts import ArtifactsError
 
 
 @pytest.fixture(params=["folder", "file://", "memory://"])
@@ -129,7 +132,7 @@ def test_a_crash_during_writing_leaves_no_visible_blob(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, moment, crash)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ArtifactsError, match=r"No space left on device.*snapshots gc"):
             artifacts.put(b"weights")
     assert _files(artifacts, "blobs") == {}
     assert artifacts.get(artifacts.put(b"weights")) == b"weights"
@@ -222,3 +225,90 @@ def _is_importable(protocol: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+# -- a file system that refuses ---------------------------------------------------------------------------------------
+
+
+def _refuse(error: int) -> Callable[..., NoReturn]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(error, os.strerror(error))
+
+    return refuse
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+def test_a_blob_that_cannot_be_read_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    artifacts = Artifacts(str(tmp_path))
+    name = artifacts.put(b"weights")
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts._fs, "cat_file", _refuse(error))
+        with pytest.raises(DamagedBlobError, match=f"cannot be read .{os.strerror(error)}"):
+            artifacts.get(name)
+    (tmp_path / "blobs" / name[:2] / name).unlink()
+    (tmp_path / "blobs" / name[:2] / name).mkdir()
+    with pytest.raises(DamagedBlobError, match=r"cannot be read .Is a directory"):
+        artifacts.get(name)
+
+
+def test_artifacts_that_do_not_answer_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is down must not have every teacher trained again."""
+    artifacts = Artifacts(str(tmp_path / "artifacts"))
+    name = artifacts.put(b"weights")
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts._fs, "cat_file", _refuse(errno.ETIMEDOUT))
+        with pytest.raises(ArtifactsError, match=r"cannot read the artifacts .*timed out"):
+            artifacts.get(name)
+    (tmp_path / "artifacts").rename(tmp_path / "unmounted")
+    with pytest.raises(ArtifactsError, match="is its disk or share mounted"):
+        artifacts.get(name)
+    (tmp_path / "unmounted").rename(tmp_path / "artifacts")
+    assert artifacts.get(name) == b"weights"
+
+
+@pytest.mark.parametrize("found", [b"", b"weight", b"weightz", b"weights and more"])
+def test_what_is_put_replaces_a_file_that_does_not_hold_it(artifacts: Artifacts, found: bytes) -> None:
+    """Whoever trains a damaged stretch again stores the very same content."""
+    name = artifacts.put(b"weights")
+    _spoil(artifacts, name, found)
+    assert artifacts.put(b"weights") == name
+    assert artifacts.get(name) == b"weights"
+
+
+def test_putting_again_makes_a_blob_young(tmp_path: Path) -> None:
+    """It may be about to get a row: nobody may take it for one that is left over."""
+    artifacts = Artifacts(str(tmp_path))
+    name = artifacts.put(b"weights")
+    os.utime(tmp_path / "blobs" / name[:2] / name, (0, 0))
+    assert [file.age > 1e9 for file in artifacts.files()] == [True]
+    artifacts.put(b"weights")
+    assert [abs(file.age) < 100 for file in artifacts.files()] == [True]
+
+
+# -- what lies here ---------------------------------------------------------------------------------------------------
+
+
+def test_files_are_blobs_what_writers_left_and_what_was_put_aside(artifacts: Artifacts) -> None:
+    good, damaged = artifacts.put(b"weights"), artifacts.put(b"others")
+    _spoil(artifacts, damaged, b"other")
+    with pytest.raises(DamagedBlobError):
+        artifacts.get(damaged)
+    artifacts._fs.pipe_file(f"{artifacts._root}/blobs/{good[:2]}/{good}.0123abcd.partial", b"wei")
+    artifacts.write("picture", io.BytesIO(b"not ours"))
+    files = {file.kind: file for file in artifacts.files()}
+    assert {kind: file.size for kind, file in files.items()} == {"blob": 7, "partial": 3, "quarantine": 5}
+    assert files["blob"].name == good
+    assert files["quarantine"].name.startswith(damaged)
+    assert all(0 <= abs(file.age) < 100 for file in files.values())
+    for file in files.values():
+        artifacts.remove_file(file)
+        artifacts.remove_file(file)
+    assert list(artifacts.files()) == []
+    assert artifacts.open_reader("picture").read() == b"not ours"
+
+
+def test_free_space_is_known_of_a_disk_alone(tmp_path: Path) -> None:
+    free = Artifacts(str(tmp_path)).free_bytes()
+    assert free is not None
+    assert 0 < free <= shutil.disk_usage(tmp_path).total
+    assert Artifacts(f"memory://{uuid.uuid4().hex}").free_bytes() is None

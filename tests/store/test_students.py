@@ -6,7 +6,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from sweetspot.store import DamagedBlobError, Store, Student
+from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.schema import StudentRow
+from sweetspot.store.students import student_run
 
 HASH = "a" * 64
 OTHER = "b" * 64
@@ -128,3 +130,32 @@ def test_weights_that_another_student_uses_stay(store: Store) -> None:
     assert _is_there(store, kept.weights)
     store.students.delete([OTHER])
     assert not _is_there(store, kept.weights)
+
+
+# -- students that train ----------------------------------------------------------------------------------------------
+
+
+def _checkpoint(store: Store, replicate: int, epoch: int, distillation: str = HASH) -> Checkpoint:
+    run = student_run(distillation, "search", replicate)
+    return Checkpoint(run, epoch, 3, store.artifacts.put(f"{run} {epoch}".encode()), {"losses": [1 / 3]})
+
+
+def test_a_checkpoint_replaces_the_one_before_it_and_goes_with_the_student(store: Store) -> None:
+    first, second, other = _checkpoint(store, 0, 1), _checkpoint(store, 0, 2), _checkpoint(store, 1, 1)
+    for checkpoint in (first, other, second):
+        store.students.save_checkpoint(checkpoint)
+    assert store.students.checkpoint(first.run) == second
+    assert [_is_there(store, c.state) for c in (first, second, other)] == [False, True, True]
+    store.students.add(_student(store, 0))
+    assert store.students.checkpoint(first.run) is None
+    assert store.students.checkpoint(other.run) == other
+    assert [_is_there(store, c.state) for c in (second, other)] == [False, True]
+
+
+def test_a_deleted_distillation_takes_its_checkpoints_along(store: Store) -> None:
+    mine, other = _checkpoint(store, 0, 1), _checkpoint(store, 0, 1, OTHER)
+    for checkpoint in (mine, other):
+        store.students.save_checkpoint(checkpoint)
+    store.students.delete([HASH])
+    assert store.trajectories.checkpoints() == [other]
+    assert [_is_there(store, c.state) for c in (mine, other)] == [False, True]

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import event, func, select, update
 
 from sweetspot.store import TRUNK, DamagedBlobError, Lease, Leases, LostLeaseError, Measurement, Probe, Snapshot, Store
+from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.schema import EpochRow, LeaseRow, RecipeRow, SnapshotRow
-from sweetspot.store.trajectories import MEASURES
+from sweetspot.store.trajectories import MEASURES, run_of
 
 RECIPE = "a" * 64
 OTHER = "b" * 64
@@ -27,12 +28,12 @@ def lease(store: Store) -> Lease:
 
 
 def _snapshot(
-    store: Store, epoch: int, *, recipe: str = RECIPE, branch: int = TRUNK, resume_only: bool = False, text: str = ""
+    store: Store, epoch: int, *, recipe: str = RECIPE, branch: int = TRUNK, is_branch_point: bool = True, text: str = ""
 ) -> Snapshot:
     """A snapshot whose blobs are there."""
     text = text or f"{recipe}-{branch}-{epoch}"
     weights, optimizer = (store.artifacts.put(f"{kind} {text}".encode()) for kind in ("weights", "optimizer"))
-    return Snapshot(recipe, branch, epoch, weights, optimizer, resume_only)
+    return Snapshot(recipe, branch, epoch, weights, optimizer, is_branch_point, "torch 2, AVX512")
 
 
 def _measurement(epoch: int = 1, temperature: float = 4.0, probe: Probe = "train", base: float = 0.0) -> Measurement:
@@ -80,7 +81,7 @@ def test_snapshots_come_by_rising_epoch_and_branches_apart(store: Store, lease: 
 def test_a_late_writer_records_neither_snapshot_nor_measurements_and_removes_nothing(
     store: Store, lease: Lease
 ) -> None:
-    point = _snapshot(store, 10, resume_only=True)
+    point = _snapshot(store, 10, is_branch_point=False)
     store.trajectories.add(point, [], lease)
     with store.database.session.begin() as session:
         session.execute(update(LeaseRow).values(owner="bob", token=LeaseRow.token + 1))
@@ -91,63 +92,149 @@ def test_a_late_writer_records_neither_snapshot_nor_measurements_and_removes_not
     assert _is_there(store, point.weights)
 
 
-# -- points to resume from --------------------------------------------------------------------------------------------
+# -- optimiser states -------------------------------------------------------------------------------------------------
 
 
-def test_a_point_to_resume_from_goes_with_its_blobs_when_a_later_snapshot_lands(store: Store, lease: Lease) -> None:
-    rung, point, later = _snapshot(store, 10), _snapshot(store, 15, resume_only=True), _snapshot(store, 20)
-    for snapshot in (rung, point):
+def test_the_optimiser_is_kept_at_branch_points_and_at_the_newest_epoch(store: Store, lease: Lease) -> None:
+    point = _snapshot(store, 10)
+    between, newest = (_snapshot(store, epoch, is_branch_point=False) for epoch in (20, 30))
+    for snapshot in (point, between):
         store.trajectories.add(snapshot, [], lease)
-    assert store.trajectories.snapshots(RECIPE, TRUNK) == [rung, point]
-    store.trajectories.add(later, [], lease)
-    assert store.trajectories.snapshots(RECIPE, TRUNK) == [rung, later]
-    assert [_is_there(store, name) for name in (rung.weights, rung.optimizer)] == [True, True]
-    assert [_is_there(store, name) for name in (point.weights, point.optimizer)] == [False, False]
-    assert [_is_there(store, name) for name in (later.weights, later.optimizer)] == [True, True]
+    assert store.trajectories.snapshots(RECIPE, TRUNK) == [point, between]
+    store.trajectories.add(newest, [], lease)
+    assert store.trajectories.snapshots(RECIPE, TRUNK) == [point, replace(between, optimizer=None), newest]
+    assert [_is_there(store, name) for name in (point.optimizer, between.optimizer)] == [True, False]
+    assert [_is_there(store, s.weights) for s in (point, between, newest)] == [True, True, True]
 
 
-def test_one_point_to_resume_from_replaces_another(store: Store, lease: Lease) -> None:
-    for epoch in (3, 4, 5):
-        store.trajectories.add(_snapshot(store, epoch, resume_only=True), [], lease)
-    assert [s.epoch for s in store.trajectories.snapshots(RECIPE, TRUNK)] == [5]
+def test_a_snapshot_that_lands_before_the_newest_takes_no_optimiser_from_it(store: Store, lease: Lease) -> None:
+    newest = _snapshot(store, 30, is_branch_point=False)
+    store.trajectories.add(newest, [], lease)
+    store.trajectories.add(replace(_snapshot(store, 20, is_branch_point=False), optimizer=None), [], lease)
+    assert store.trajectories.snapshot(RECIPE, TRUNK, 30) == newest
 
 
-def test_points_of_other_branches_and_recipes_stay(store: Store, lease: Lease) -> None:
-    kept = [_snapshot(store, 5, branch=40, resume_only=True), _snapshot(store, 5, recipe=OTHER, resume_only=True)]
+def test_states_of_other_branches_and_recipes_stay(store: Store, lease: Lease) -> None:
+    kept = [_snapshot(store, 5, branch=40, is_branch_point=False), _snapshot(store, 5, recipe=OTHER, text="5")]
     for snapshot in kept:
         store.trajectories.add(snapshot, [], lease)
     store.trajectories.add(_snapshot(store, 20), [], lease)
     assert store.trajectories.snapshots(RECIPE, 40) == kept[:1]
     assert store.trajectories.snapshots(OTHER, TRUNK) == kept[1:]
-    assert all(_is_there(store, s.weights) for s in kept)
+    assert all(_is_there(store, s.optimizer) for s in kept)
 
 
-def test_a_point_ahead_of_a_snapshot_stays(store: Store, lease: Lease) -> None:
-    ahead = _snapshot(store, 30, resume_only=True)
-    store.trajectories.add(ahead, [], lease)
-    store.trajectories.add(_snapshot(store, 20), [], lease)
-    assert ahead in store.trajectories.snapshots(RECIPE, TRUNK)
-
-
-def test_a_blob_that_is_used_elsewhere_outlives_the_point(store: Store, lease: Lease) -> None:
-    point = _snapshot(store, 5, resume_only=True, text="shared")
+def test_a_blob_that_is_used_elsewhere_outlives_the_snapshot(store: Store, lease: Lease) -> None:
+    snapshot = _snapshot(store, 5, is_branch_point=False, text="shared")
     same = _snapshot(store, 5, recipe=OTHER, text="shared")
-    assert same.weights == point.weights
-    store.trajectories.add(point, [], lease)
-    store.trajectories.add(same, [], lease)
-    store.trajectories.add(_snapshot(store, 20), [], lease)
+    assert same.weights == snapshot.weights
+    for each in (snapshot, same, _snapshot(store, 20)):
+        store.trajectories.add(each, [], lease)
+    store.trajectories.drop(replace(snapshot, optimizer=None))
+    assert store.trajectories.snapshot(RECIPE, TRUNK, 5) is None
     assert _is_there(store, same.weights)
     assert _is_there(store, same.optimizer)
 
 
-def test_a_point_becomes_a_rung_without_losing_its_blobs(store: Store, lease: Lease) -> None:
-    point = _snapshot(store, 10, resume_only=True)
-    store.trajectories.add(point, [], lease)
-    rung = replace(point, resume_only=False)
-    store.trajectories.add(rung, [], lease)
-    assert store.trajectories.snapshots(RECIPE, TRUNK) == [rung]
-    assert _is_there(store, rung.weights)
-    assert _is_there(store, rung.optimizer)
+def test_a_snapshot_becomes_a_branch_point_unless_its_optimiser_has_gone(store: Store, lease: Lease) -> None:
+    early, late = (_snapshot(store, epoch, is_branch_point=False) for epoch in (10, 20))
+    store.trajectories.add(early, [], lease)
+    assert store.trajectories.make_branch_point(early)
+    store.trajectories.add(late, [], lease)
+    assert store.trajectories.snapshots(RECIPE, TRUNK) == [replace(early, is_branch_point=True), late]
+    store.trajectories.add(_snapshot(store, 30), [], lease)
+    assert not store.trajectories.make_branch_point(late)
+
+
+def test_a_lost_optimiser_leaves_the_teacher(store: Store, lease: Lease) -> None:
+    snapshot = _snapshot(store, 10)
+    store.trajectories.add(snapshot, [], lease)
+    store.trajectories.drop_optimizer(replace(snapshot, optimizer="f" * 64))
+    assert store.trajectories.snapshot(RECIPE, TRUNK, 10) == snapshot, "another one by now: it stays"
+    store.trajectories.drop_optimizer(snapshot)
+    assert store.trajectories.snapshot(RECIPE, TRUNK, 10) == replace(snapshot, optimizer=None)
+    assert _is_there(store, snapshot.weights)
+    assert not _is_there(store, snapshot.optimizer)
+
+
+def test_what_was_used_longest_ago_comes_first(store: Store, lease: Lease) -> None:
+    for epoch in (10, 20, 30):
+        store.trajectories.add(_snapshot(store, epoch), [], lease)
+    ten, twenty, thirty = store.trajectories.snapshots(RECIPE, TRUNK)
+    store.trajectories.use(ten)
+    assert store.trajectories.least_recently_used() == [twenty, thirty, ten]
+
+
+# -- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_for_is_known_to_all_and_a_branch_point_stays_one(
+    store: Store, open_store: Callable[[], Store]
+) -> None:
+    store.trajectories.ask_for(RECIPE, TRUNK, 7, is_branch_point=False)
+    store.trajectories.ask_for(RECIPE, TRUNK, 9, is_branch_point=False)
+    store.trajectories.ask_for(RECIPE, TRUNK, 7, is_branch_point=True)
+    store.trajectories.ask_for(RECIPE, TRUNK, 7, is_branch_point=False)
+    assert open_store().trajectories.asked_for(RECIPE, TRUNK) == {7: True, 9: False}
+    assert store.trajectories.asked_for(RECIPE, 7) == {}
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(store: Store, epoch: int, step: int, run: str = "branch") -> Checkpoint:
+    state = store.artifacts.put(f"{run} {epoch} {step}".encode())
+    return Checkpoint(run, epoch, step, state, {"seconds": 1 / 3})
+
+
+def test_a_checkpoint_replaces_the_one_before_it_and_brings_its_measurements(store: Store, lease: Lease) -> None:
+    first, second = _checkpoint(store, 3, 40), _checkpoint(store, 4, 1)
+    for checkpoint in (first, second):
+        measured = [_measurement(checkpoint.epoch)]
+        store.trajectories.save_checkpoint(checkpoint, RECIPE, TRUNK, measured, lease)
+        assert store.trajectories.checkpoint("branch") == checkpoint
+    assert not _is_there(store, first.state)
+    assert _is_there(store, second.state)
+    assert store.trajectories.measurements(RECIPE, TRUNK, 4.0).keys() == {(3, "train"), (4, "train")}
+
+
+def test_a_checkpoint_goes_when_a_snapshot_is_further_on(store: Store, lease: Lease) -> None:
+    checkpoint = _checkpoint(store, 15, 3)
+    store.trajectories.save_checkpoint(checkpoint, RECIPE, TRUNK, [], lease)
+    store.trajectories.add(_snapshot(store, 15), [], lease)
+    assert store.trajectories.checkpoint("branch") == checkpoint
+    store.trajectories.add(_snapshot(store, 16), [], lease)
+    assert store.trajectories.checkpoint("branch") is None
+    assert not _is_there(store, checkpoint.state)
+
+
+def test_a_late_writer_saves_no_checkpoint(store: Store, lease: Lease) -> None:
+    with store.database.session.begin() as session:
+        session.execute(update(LeaseRow).values(owner="bob", token=LeaseRow.token + 1))
+    with pytest.raises(LostLeaseError):
+        store.trajectories.save_checkpoint(_checkpoint(store, 3, 1), RECIPE, TRUNK, [_measurement(3)], lease)
+    assert store.trajectories.checkpoints() == []
+    assert store.trajectories.measurements(RECIPE, TRUNK, 4.0) == {}
+
+
+def test_a_recipe_goes_with_all_that_hangs_on_it(store: Store) -> None:
+    leases = Leases(store.database, "bob", 60.0)
+    runs = {recipe: leases.acquire(run_of(recipe, TRUNK)) for recipe in (RECIPE, OTHER)}
+    for recipe, lease in runs.items():
+        assert lease is not None
+        store.trajectories.add(_snapshot(store, 10, recipe=recipe), [_measurement(10)], lease)
+        store.trajectories.save_checkpoint(_checkpoint(store, 11, 1, lease.name), recipe, TRUNK, [], lease)
+        store.trajectories.ask_for(recipe, TRUNK, 12, is_branch_point=False)
+    store.trajectories.delete_recipe(RECIPE)
+    assert list(store.trajectories.recipes()) == [OTHER]
+    assert store.trajectories.asked_for(RECIPE, TRUNK) == {}
+    assert [c.run for c in store.trajectories.checkpoints()] == [run_of(OTHER, TRUNK)]
+    used = {name for s in store.trajectories.of_recipe(OTHER) for name in (s.weights, s.optimizer)}
+    used |= {c.state for c in store.trajectories.checkpoints()}
+    assert {file.name for file in store.artifacts.files()} == used
+
+
+# -- snapshots made again ---------------------------------------------------------------------------------------------
 
 
 def test_a_snapshot_that_is_made_again_replaces_the_old_one_and_its_blobs(store: Store, lease: Lease) -> None:

@@ -1,6 +1,11 @@
 """Distilling students, on real digits: what they depend on, and what they leave alone."""
 
 import copy
+import errno
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,12 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.models import build
+from sweetspot.store import Store
+from sweetspot.store.checkpoints import Checkpoint
+from sweetspot.store.students import StudentStore
+from sweetspot.student import checkpoints as checkpoints_module
+from sweetspot.student import distillation as distillation_module
+from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, correctness, distill
 from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, train_epoch
 from sweetspot.training.optimizers import optimizer
@@ -297,3 +308,136 @@ def test_how_a_teacher_was_made_is_told_by_its_recipe_alone() -> None:
 def test_the_student_alone_is_the_same_at_any_temperature_and_alpha(values: dict[str, float]) -> None:
     assert identity(None, student=values) == identity(None)
     assert identity(None, student=values | {"epochs": 61}) != identity(None)
+
+
+# -- interrupted ------------------------------------------------------------------------------------------------------
+
+
+class KilledError(Exception):
+    pass
+
+
+class Killing(StudentCheckpoints):
+    """Checkpoints that are due after every step, in a process that is killed after so many."""
+
+    def __init__(self, store: StudentStore, left: int) -> None:
+        super().__init__(store, "d" * 64, SEARCH, seconds=0.0)
+        self._left = left
+
+    def is_due(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            raise KilledError
+        return True
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path}/study.db") as opened:
+        yield opened
+
+
+# the pairs of an optimiser, a schedule, a precision and an augmentation
+INTERRUPTED = [
+    ({"name": "sgd"}, {"name": "cosine"}, "float32", ("crop",)),
+    ({"name": "sgd"}, {"name": "constant"}, "bfloat16", ()),
+    ({"name": "adamw"}, {"name": "cosine"}, "bfloat16", ("crop", "flip")),
+    ({"name": "adamw"}, {"name": "multistep"}, "float32", ("flip",)),
+]
+
+
+@pytest.mark.parametrize(("optimizer_", "schedule", "precision", "augmentation"), INTERRUPTED)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "distilled"])
+def test_students_killed_at_random_steps_equal_those_that_were_not(
+    store: Store, teacher: nn.Module, alone: bool,
+    optimizer_: dict[str, Any], schedule: dict[str, Any], precision: str, augmentation: tuple[str, ...],
+) -> None:  # fmt: skip
+    options = study(
+        augmentation, epochs=3, optimizer=optimizer_, schedule=schedule, precision=precision, model="convnet"
+    )
+    data = load_study_data(options, None, CPU)
+    by = None if alone else teacher
+    whole = students(options, data, by, 0, 3, 4)
+    rng = random.Random(precision)
+    steps = 3 * 3 * (data.train_images // 32)
+    taken = kills = 0
+    while True:
+        left = rng.randint(1, steps // 2)
+        torch.manual_seed(kills)
+        checkpoints = Killing(store.students, left)
+        try:
+            trained = distill(options, data, by, "float32", (0, 3, 4), SEARCH, CPU, checkpoints=checkpoints)
+        except KilledError:
+            taken, kills = taken + left, kills + 1
+        else:
+            taken += left - checkpoints._left
+            break
+    assert kills >= 2
+    assert taken <= steps + 2 * kills, "at every kill one step is lost, two at the end of an epoch"
+    for mine, theirs in zip(trained, whole, strict=True):
+        assert (mine.losses, mine.accuracies) == (theirs.losses, theirs.accuracies)
+        assert mine.weights == theirs.weights
+
+
+def test_a_student_goes_on_whichever_others_run_beside_it(store: Store, digits: StudyData, teacher: nn.Module) -> None:
+    whole = students(study(), digits, teacher, 0, 1, 2)
+    with pytest.raises(KilledError):
+        distill(study(), digits, teacher, "float32", (0, 1), SEARCH, CPU, checkpoints=Killing(store.students, 60))
+    again = Killing(store.students, 10**9)
+    trained = distill(study(), digits, teacher, "float32", (1, 2), SEARCH, CPU, checkpoints=again)
+    assert [student.weights for student in trained] == [student.weights for student in whole[1:]]
+    assert [student.losses for student in trained] == [student.losses for student in whole[1:]]
+
+
+def test_students_are_saved_when_it_is_time_and_not_before(
+    store: Store, digits: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(checkpoints_module.time, "monotonic", lambda: now[0])
+    checkpoints = StudentCheckpoints(store.students, "d" * 64, SEARCH, seconds=60)
+    saved: list[tuple[float, tuple[int, int]]] = []
+    inner = store.students.save_checkpoint
+
+    def save(checkpoint: Checkpoint) -> None:
+        saved.append((now[0], checkpoint.position))
+        inner(checkpoint)
+
+    def tick(loss: torch.Tensor) -> torch.Tensor:
+        now[0] += 1
+        return loss
+
+    monkeypatch.setattr(store.students, "save_checkpoint", save)
+    monkeypatch.setattr(
+        distillation_module, "CrossEntropy", lambda: lambda z, t, y: {"loss": tick(F.cross_entropy(z, y))}
+    )
+    distill(study(epochs=5), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=checkpoints)
+    steps = digits.train_images // 32
+    assert saved == [(61.0, divmod(61, steps)), (122.0, divmod(122, steps)), (183.0, divmod(183, steps))]
+
+
+@pytest.mark.parametrize("how", ["missing", "altered"])
+def test_a_damaged_checkpoint_is_not_gone_on_from(
+    store: Store, digits: StudyData, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (whole,) = students(study(), digits, None, 0)
+    with pytest.raises(KilledError):
+        distill(study(), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=Killing(store.students, 30))
+    (file,) = store.artifacts.files()
+    Path(file.path).unlink() if how == "missing" else Path(file.path).write_bytes(b"weights")
+    again = Killing(store.students, 10**9)
+    (trained,) = distill(study(), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=again)
+    assert f"blob {file.name[:12]} is" in caplog.text
+    assert trained.weights == whole.weights
+
+
+def test_without_room_for_a_checkpoint_students_train_on(
+    store: Store, digits: StudyData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    never = Killing(store.students, 10**9)
+    (trained,) = distill(study(), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=never)
+    assert trained.losses == students(study(), digits, None, 0)[0].losses
+    assert "No space left on device" in caplog.text

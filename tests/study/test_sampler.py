@@ -69,9 +69,25 @@ def test_busy_points_are_taken_only_when_no_other_is_free(sampler: str) -> None:
     study = optuna.create_study(direction="maximize")
     found = []
     for _ in range(12):
-        study.sampler = PointSampler(study_config, lambda point: point.batch_size == 16)
+        study.sampler = PointSampler(study_config, lambda point, running: point.batch_size == 16)
         study.optimize(lambda trial: accuracy(found.append(suggest(trial, study_config)) or found[-1]), n_trials=1)
     assert [p.batch_size == 16 for p in found] == [False] * 8 + [True] * 4
+
+
+def test_whoever_judges_the_wait_is_told_the_points_that_run() -> None:
+    study_config = config("random")
+    study = optuna.create_study(direction="maximize")
+    told: list[list[Point]] = []
+
+    def must_wait(point: Point, running: list[Point]) -> bool:
+        told.append(running)
+        return False
+
+    study.sampler = PointSampler(study_config, must_wait)
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)  # without parameters: it has no point
+    points = [suggest(study.ask(), study_config) for _ in range(3)]
+    assert told[0] == []
+    assert told[-1] == points[:2]
 
 
 def test_tpe_learns_the_order_of_the_values() -> None:

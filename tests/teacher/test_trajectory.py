@@ -1,26 +1,37 @@
 """Trajectories: what is trained, shared, measured and announced, and that nothing of it depends on who was stopped."""
 
 import copy
-from collections.abc import Callable
+import errno
+import os
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from sqlalchemy import update
+from torch import nn
 
+from sweetspot import config as options
 from sweetspot.config import StudyConfig
 from sweetspot.data.digits import Digits
 from sweetspot.data.images import Images
-from sweetspot.data.study_data import StudyData
+from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.models import build
-from sweetspot.store import TRUNK, Lease, Leases, LostLeaseError, Measurement, Snapshot, Store
+from sweetspot.store import TRUNK, Lease, Leases, Measurement, Snapshot, Store
+from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.store.schema import LeaseRow
+from sweetspot.teacher import training as training_module
 from sweetspot.teacher import trajectory as trajectory_module
-from sweetspot.teacher.recipe import Recipe
+from sweetspot.teacher.recipe import FORMAT, Recipe
 from sweetspot.teacher.similarity import measure_response
+from sweetspot.teacher.training import TeacherTraining
 from sweetspot.teacher.trajectory import Trajectory, lease_name
-from sweetspot.training.engine import DivergedError, recompute_batchnorm, respond
+from sweetspot.training.device import build_of
+from sweetspot.training.engine import DivergedError, OnStep, recompute_batchnorm, respond
+from sweetspot.training.optimizers import optimizer
+from sweetspot.training.resume import load_training_state
 from sweetspot.training.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -48,11 +59,12 @@ def study(
     schedule: dict[str, Any] = CONSTANT,
     ladder: tuple[int, ...] = (1, 2, 4),
     batch_size: int = 64,
+    augmentation: Sequence[str] = ("crop",),
     **teacher: Any,
 ) -> StudyConfig:
     return StudyConfig.model_validate(
         {
-            "data": {"dataset": "digits", "validation": 200, "augmentation": ["crop"]},
+            "data": {"dataset": "digits", "validation": 200, "augmentation": augmentation},
             "teacher": {
                 "model": "mlp",
                 "optimizer": SGD,
@@ -129,11 +141,14 @@ def damage(store: Store, name: str | None, how: str) -> None:
         path.unlink()
     elif how == "altered":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif how == "unreadable":  # what root, too, cannot read
+        path.unlink()
+        path.symlink_to(path)
     else:
         path.write_bytes(content[: len(content) // 2])
 
 
-damages = pytest.mark.parametrize("how", ["missing", "altered", "truncated"])
+damages = pytest.mark.parametrize("how", ["missing", "altered", "truncated", "unreadable"])
 blob_kinds = pytest.mark.parametrize("kind", ["weights", "optimizer"])
 
 
@@ -158,39 +173,118 @@ def test_it_tells_of_every_epoch_with_its_similarity_entropy(digits: StudyData, 
     assert told == [("teacher", epoch, values["similarity_entropy"]) for epoch, values in entropies.items()]
 
 
-# every pair of a schedule, an optimiser and a precision
+# every pair of a schedule, an optimiser, a precision and an augmentation
+SCHEDULES = [CONSTANT, BY_EPOCHS, BY_FRACTIONS, WSD, COSINE]
 PAIRWISE = [
-    (schedule, *rest)
-    for number, schedule in enumerate([CONSTANT, BY_EPOCHS, BY_FRACTIONS, WSD, COSINE])
-    for rest in ([(SGD, "float32"), (ADAMW, "bfloat16")], [(SGD, "bfloat16"), (ADAMW, "float32")])[number % 2]
+    (schedule, optimizer, precision, augmentation)
+    for number, schedule in enumerate(SCHEDULES)
+    for optimizer, precision, augmentation in (
+        [(SGD, "float32", []), (SGD, "bfloat16", ["crop"]), (ADAMW, "float32", ["flip"])],
+        [(ADAMW, "bfloat16", []), (ADAMW, "float32", ["crop", "flip"]), (SGD, "float32", ["crop"])],
+        [(SGD, "bfloat16", ["flip"]), (ADAMW, "float32", ["crop"]), (ADAMW, "bfloat16", ["crop", "flip"])],
+        [(ADAMW, "bfloat16", ["flip"]), (SGD, "float32", ["crop", "flip"]), (ADAMW, "float32", [])],
+        [(SGD, "bfloat16", ["crop", "flip"]), (ADAMW, "bfloat16", ["crop"]), (SGD, "float32", ["flip"])],
+    )[number]
 ]
 
 
-@pytest.mark.parametrize(("schedule", "optimizer", "precision"), PAIRWISE)
-def test_a_resumed_teacher_equals_one_that_was_never_interrupted(
-    digits: StudyData, new_store: NewStore, schedule: dict[str, Any], optimizer: dict[str, Any], precision: str
-) -> None:
-    config = study(schedule, ladder=(2, 5), model=NORMALISED, optimizer=optimizer, precision=precision)
-    whole = trajectory(config, digits, new_store())
+class StoppedAtStep:
+    """Stops a training after so many steps, wherever in an epoch that is: an ``OnStep`` around another."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        inner = TeacherTraining.train_epoch
+
+        def train_epoch(training: TeacherTraining, total: int, on_step: OnStep) -> tuple[float, float]:
+            def stopping(step: int, loss: torch.Tensor) -> None:
+                on_step(step, loss)
+                self.left -= 1
+                if self.left == 0:
+                    raise StoppedError
+
+            return inner(training, total, stopping)
+
+        monkeypatch.setattr(TeacherTraining, "train_epoch", train_epoch)
+
+
+@pytest.mark.parametrize(("schedule", "optimizer", "precision", "augmentation"), PAIRWISE)
+def test_a_teacher_stopped_at_random_steps_equals_one_that_was_never_interrupted(
+    new_store: NewStore, schedule: dict[str, Any], optimizer: dict[str, Any], precision: str, augmentation: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = study(
+        schedule, ladder=(2, 5), model=NORMALISED, optimizer=optimizer, precision=precision, augmentation=augmentation
+    )
+    data = load_study_data(config, None, CPU)
+    whole = trajectory(config, data, new_store())
     whole.bring_to(5)
 
     store = new_store()
-    trained = 0
-    for attempt in range(20):
-        torch.manual_seed(attempt)
-        worker = trajectory(
-            config, digits, store, worker=f"worker {attempt}", checkpoint_seconds=ALWAYS, on_epoch=stop_after()
-        )
+    steps = data.train_images // 64
+    rng = random.Random(f"{schedule}{optimizer}{precision}")
+    stop = StoppedAtStep(monkeypatch)
+    taken = stops = 0
+    while True:
+        torch.manual_seed(stops)
+        worker = trajectory(config, data, store, worker=f"worker {stops}", checkpoint_seconds=ALWAYS)
+        stop.left = planned = rng.randint(1, 2 * steps)
         try:
             worker.bring_to(5)
         except StoppedError:
-            trained += worker.spent.epochs_trained
+            taken, stops = taken + planned, stops + 1
         else:
+            taken += planned - stop.left
             break
-    assert trained == whole.spent.epochs_trained == 5
+    assert stops >= 2
+    assert taken <= 5 * steps + stops, (
+        "at every stop at most the last step of an epoch, which is saved with it, is lost"
+    )
     assert snapshots(worker, TRUNK, 2, 5) == snapshots(whole, TRUNK, 2, 5)
     assert rows(worker, TRUNK) == rows(whole, TRUNK)
     assert rows(worker, 5) == rows(whole, 5)
+    assert store.trajectories.checkpoints() == []
+    assert len(blobs(store)) == len({n for s in snapshots(worker, TRUNK, 5) for n in (s.weights, s.optimizer) if n})
+
+
+def test_a_teacher_with_dropout_stopped_within_an_epoch_goes_on_with_the_same_draws(
+    digits: StudyData, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = build
+
+    def with_dropout(name: str, **shape: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), inner(name, **shape))
+
+    monkeypatch.setattr(training_module, "build", with_dropout)
+    whole, parts = trajectory(study(), digits, new_store()), trajectory(study(), digits, new_store())
+    parts.checkpoint_seconds = ALWAYS
+    whole.bring_to(2)
+    stop = StoppedAtStep(monkeypatch)
+    for stop.left in (7, 20):
+        with pytest.raises(StoppedError):
+            parts.bring_to(2)
+    parts.bring_to(2)
+    assert snapshots(parts, TRUNK) == snapshots(whole, TRUNK)
+
+
+def test_what_an_epoch_took_before_it_was_interrupted_counts(
+    digits: StudyData, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(training_module.time, "monotonic", lambda: float(next(clock)))
+    stop = StoppedAtStep(monkeypatch)
+    worker = trajectory(study(), digits, store, checkpoint_seconds=ALWAYS)
+    stop.left = 10
+    with pytest.raises(StoppedError):
+        worker.bring_to(1)
+    checkpoint = store.trajectories.checkpoint(lease_name(worker.recipe, TRUNK))
+    assert checkpoint is not None
+    assert checkpoint.position == (0, 10)
+    before = checkpoint.detail["seconds"]
+    assert before > 0
+    worker.bring_to(1)
+    seconds = worker.store.measurements(worker.recipe.hash, TRUNK, 4.0)[1, "train"].seconds
+    assert seconds is not None
+    assert seconds > before
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -291,11 +385,90 @@ def test_two_studies_with_other_ladders_share_a_trajectory(digits: StudyData, ne
     assert snapshots(second, TRUNK) == snapshots(whole, TRUNK)
 
 
-def test_the_state_of_the_optimiser_is_kept_where_a_run_may_continue(digits: StudyData, store: Store) -> None:
-    worker = trajectory(study(WSD), digits, store)
+def test_the_optimisers_state_is_kept_where_a_run_may_go_on(digits: StudyData, new_store: NewStore) -> None:
+    """Decay over a quarter of the run: the branches of 4 and 8 epochs hang from the trunk at 3 and 6."""
+    decaying = trajectory(study({"name": "wsd", "decay": 0.25}, ladder=(4, 5, 8)), digits, new_store())
+    decaying.bring_to(8)
+    assert {s.epoch: bool(s.optimizer) for s in snapshots(decaying, TRUNK)} == {3: True, 4: True, 5: False, 6: True}
+    assert [(s.epoch, s.optimizer) for s in snapshots(decaying, 8)] == [(8, None)]
+    constant = trajectory(study(ladder=(2, 4)), digits, new_store())
+    constant.bring_to(3)
+    assert {s.epoch: bool(s.optimizer) for s in snapshots(constant, TRUNK)} == {2: True, 3: True}
+    constant.bring_to(4)
+    assert {s.epoch: bool(s.optimizer) for s in snapshots(constant, TRUNK)} == {2: True, 3: False, 4: True}
+    cosine = trajectory(study(COSINE, ladder=(2, 3, 4)), digits, new_store())
+    with pytest.raises(StoppedError):
+        cosine.bring_to(4, _stop_at(3))
+    assert {s.epoch: bool(s.optimizer) for s in snapshots(cosine, 4)} == {2: False, 3: True}
+    cosine.bring_to(4)
+    assert not any(s.optimizer for s in snapshots(cosine, 4))
+
+
+def _stop_at(rung: int) -> Callable[[int, Measurement], None]:
+    def on_rung(epoch: int, measurement: Measurement) -> None:
+        if epoch == rung:
+            raise StoppedError
+
+    return on_rung
+
+
+def test_every_snapshot_says_what_trained_it(digits: StudyData, store: Store) -> None:
+    worker = trajectory(study(), digits, store)
+    worker.bring_to(2)
+    assert {s.build for s in snapshots(worker, TRUNK)} == {build_of(CPU)}
+    assert torch.__version__ in build_of(CPU)
+    assert torch.backends.cpu.get_cpu_capability() in build_of(CPU)
+
+
+def test_what_somebody_asks_for_while_another_trains_past_it_is_kept(digits: StudyData, store: Store) -> None:
+    """A study with another ladder goes on as soon as its own epoch lands, and nothing is trained twice."""
+    asker = trajectory(study(ladder=(3,)), digits, store, worker="asker", on_epoch=stop_after(phase="waiting"))
+    lengths: list[list[int]] = []
+
+    def on_epoch(phase: str, epoch: int, entropy: float | None) -> None:
+        if epoch == 1:
+            with pytest.raises(StoppedError):
+                asker.bring_to(3)
+        lengths.append(epochs_of(worker, TRUNK))
+        if epoch == 3:
+            assert bring(asker, 3) == [3]
+
+    worker = trajectory(study(ladder=(2, 6)), digits, store, on_epoch=on_epoch)
+    worker.bring_to(6)
+    assert lengths == [[], [2], [2, 3], [2, 3], [2, 3], [2, 3, 6]]
+    assert asker.spent.epochs_trained == 0
+
+
+def test_a_branch_point_that_is_asked_for_while_another_trains_past_it_keeps_its_optimiser(
+    digits: StudyData, store: Store
+) -> None:
+    """A run of 6 epochs branches at 3, which is none of the owner's points."""
+    schedule = WSD | {"warmup": 0}
+    asker = trajectory(
+        study(schedule, ladder=(6,)), digits, store, worker="asker", on_epoch=stop_after(phase="waiting")
+    )
+
+    def on_epoch(phase: str, epoch: int, entropy: float | None) -> None:
+        if epoch == 1:
+            with pytest.raises(StoppedError):
+                asker.bring_to(6)
+
+    worker = trajectory(study(schedule, ladder=(8,)), digits, store, on_epoch=on_epoch)
+    worker.bring_to(8)
+    asker.bring_to(6)
+    assert asker.spent.epochs_trained == 3
+
+
+def test_the_training_that_this_format_of_recipes_means_has_not_changed(digits: StudyData, store: Store) -> None:
+    """Recorded with FORMAT 1. Where these losses change, snapshots made before must not be mixed in: raise FORMAT."""
+    config = study(WSD, ladder=(4,), model=NORMALISED, label_smoothing=0.1)
+    worker = trajectory(config, digits, store)
     worker.bring_to(4)
-    assert all(s.optimizer for s in snapshots(worker, TRUNK))
-    assert snapshots(worker, 4)[-1].optimizer is None
+    losses = [
+        m[1] for branch in (TRUNK, 4) for (_, probe), m in sorted(rows(worker, branch).items()) if probe == "train"
+    ]
+    assert FORMAT == 1
+    assert losses == pytest.approx([2.28967, 2.18257, 1.99188, 1.79265], rel=1e-3)
 
 
 # -- rungs ------------------------------------------------------------------------------------------------------------
@@ -422,9 +595,10 @@ def test_the_other_epochs_are_measured_with_the_running_statistics(digits: Study
     )
     with pytest.raises(StoppedError):
         worker.bring_to(2)
-    (point,) = snapshots(worker, TRUNK)
+    (point,) = store.trajectories.checkpoints()
+    assert point.position == (1, 0)
     model = build(NORMALISED, classes=10, channels=1, image_size=8)
-    load_weights(model, store.artifacts.get(point.weights))
+    load_training_state(store.artifacts.get(point.state), model, optimizer(model, options.SGD()), 0)
     images = digits.validation
     values = measure_response(respond(model, images.images, "float32"), images.labels, 4.0).scalars()
     recomputed, _, measured = rows(worker, TRUNK)[1, "validation"]
@@ -480,40 +654,19 @@ def test_another_temperature_is_measured_without_training(digits: StudyData, sto
     assert other.measurements(4)["train"].temperature == 1.0
 
 
-def test_a_point_to_resume_from_that_is_a_rung_of_another_ladder_is_measured_as_it_teaches(
-    digits: StudyData, store: Store
-) -> None:
-    with pytest.raises(StoppedError):
-        trajectory(study(ladder=(4,)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(2)).bring_to(4)
-    worker = trajectory(study(ladder=(2, 4)), digits, store)
-    running, loss, _ = rows(worker, TRUNK)[2, "train"]
-    assert not running
-    assert bring(worker, 4) == [2, 4]
+def test_a_teacher_that_is_not_there_is_trained(digits: StudyData, store: Store) -> None:
+    worker = trajectory(study(), digits, store)
+    teacher = worker.teacher(2)
     assert worker.spent.epochs_trained == 2
-    recomputed, same_loss, _ = rows(worker, TRUNK)[2, "train"]
-    assert recomputed
-    assert same_loss == loss
+    before = snapshots(worker, TRUNK)
+    store.trajectories.drop(before[1])
+    again = worker.teacher(2)
+    assert worker.spent.epochs_trained == 3
+    assert snapshots(worker, TRUNK) == before
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), again.parameters(), strict=True))
 
 
-def test_a_teacher_that_was_not_trained_is_not_to_be_had(digits: StudyData, store: Store) -> None:
-    with pytest.raises(LookupError, match="the teacher of 2 epochs has not been trained"):
-        trajectory(study(), digits, store).teacher(2)
-
-
-# -- points to resume from --------------------------------------------------------------------------------------------
-
-
-def test_a_point_to_resume_from_is_used_and_goes_when_a_later_one_lands(digits: StudyData, store: Store) -> None:
-    config = study(ladder=(4,))
-    with pytest.raises(StoppedError):
-        trajectory(config, digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(3)).bring_to(4)
-    worker = trajectory(config, digits, store, checkpoint_seconds=ALWAYS)
-    assert [(s.epoch, s.resume_only) for s in snapshots(worker, TRUNK)] == [(3, True)]
-    assert len(blobs(store)) == 2
-    worker.bring_to(4)
-    assert worker.spent.epochs_trained == 1
-    assert [(s.epoch, s.resume_only) for s in snapshots(worker, TRUNK)] == [(4, False)]
-    assert len(blobs(store)) == 2
+# -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def test_between_snapshots_nothing_is_saved_before_it_is_time(digits: StudyData, store: Store) -> None:
@@ -522,20 +675,75 @@ def test_between_snapshots_nothing_is_saved_before_it_is_time(digits: StudyData,
         trajectory(config, digits, store, checkpoint_seconds=NEVER, on_epoch=stop_after(3)).bring_to(4)
     worker = trajectory(config, digits, store)
     assert snapshots(worker, TRUNK) == []
+    assert store.trajectories.checkpoints() == []
     assert rows(worker, TRUNK) == {}
     worker.bring_to(4)
     assert worker.spent.epochs_trained == 4
 
 
-def test_a_point_to_resume_from_is_no_teacher(digits: StudyData, store: Store) -> None:
-    """Whoever asks for its epoch gets a snapshot that stays."""
+def test_between_epochs_a_checkpoint_brings_what_was_measured(digits: StudyData, store: Store) -> None:
+    config = study(ladder=(4,), batch_size=digits.train_images, optimizer={"lr": 0.01})  # one step an epoch
     with pytest.raises(StoppedError):
-        trajectory(study(ladder=(4,)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(2)).bring_to(4)
-    worker = trajectory(study(ladder=(2, 4)), digits, store)
-    worker.bring_to(2)
-    assert [(s.epoch, s.resume_only) for s in snapshots(worker, TRUNK)] == [(2, False)]
+        trajectory(config, digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(3)).bring_to(4)
+    worker = trajectory(config, digits, store)
+    assert [c.position for c in store.trajectories.checkpoints()] == [(3, 0)]
+    assert {epoch for epoch, _ in rows(worker, TRUNK)} == {1, 2, 3}
     worker.bring_to(4)
-    assert epochs_of(worker, TRUNK) == [2, 4]
+    assert worker.spent.epochs_trained == 1
+    assert len(blobs(store)) == 2
+
+
+def test_a_checkpoint_is_no_teacher(digits: StudyData, store: Store) -> None:
+    """Whoever asks for less trains to there, and leaves the longer run its place."""
+    config = study(ladder=(2, 8))
+    with pytest.raises(StoppedError):
+        trajectory(config, digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(7)).bring_to(8)
+    store.trajectories.drop(snapshots(trajectory(config, digits, store), TRUNK)[0])
+    worker = trajectory(config, digits, store, checkpoint_seconds=ALWAYS)
+    worker.bring_to(2)
+    assert worker.spent.epochs_trained == 2
+    assert [c.position for c in store.trajectories.checkpoints()] == [(7, 0)]
+    worker.bring_to(8)
+    assert worker.spent.epochs_trained == 2 + 1
+
+
+@damages
+def test_a_damaged_checkpoint_is_not_gone_on_from(digits: StudyData, new_store: NewStore, how: str) -> None:
+    whole, store = trajectory(study(ladder=(2, 4)), digits, new_store()), new_store()
+    whole.bring_to(4)
+    with pytest.raises(StoppedError):
+        trajectory(study(ladder=(2, 4)), digits, store, checkpoint_seconds=ALWAYS, on_epoch=stop_after(3)).bring_to(4)
+    (checkpoint,) = store.trajectories.checkpoints()
+    damage(store, checkpoint.state, how)
+    worker = trajectory(study(ladder=(2, 4)), digits, store)
+    worker.bring_to(4)
+    assert worker.spent.epochs_trained == 2
+    assert snapshots(worker, TRUNK) == snapshots(whole, TRUNK)
+    assert store.trajectories.checkpoints() == []
+
+
+def test_without_room_for_a_checkpoint_the_training_goes_on_and_without_room_for_a_snapshot_it_ends(
+    digits: StudyData, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsync = os.fsync
+    full = True
+
+    def full_disk(descriptor: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    worker = trajectory(study(ladder=(2,)), digits, store, checkpoint_seconds=ALWAYS)
+    with pytest.raises(ArtifactsError, match="No space left on device"):
+        worker.bring_to(2)
+    assert worker.spent.epochs_trained == 2
+    assert "no checkpoint: cannot write to the artifacts" in caplog.text
+    assert snapshots(worker, TRUNK) == []
+    assert blobs(store) == []
+    full = False
+    worker.bring_to(2)
+    assert epochs_of(worker, TRUNK) == [2]
 
 
 # -- damaged blobs ----------------------------------------------------------------------------------------------------
@@ -543,8 +751,8 @@ def test_a_point_to_resume_from_is_no_teacher(digits: StudyData, store: Store) -
 
 @damages
 @blob_kinds
-def test_a_damaged_snapshot_is_never_continued_and_its_stretch_is_trained_again(
-    digits: StudyData, new_store: NewStore, kind: str, how: str
+def test_a_damaged_snapshot_is_never_gone_on_from_and_its_stretch_is_trained_again(
+    digits: StudyData, new_store: NewStore, kind: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = trajectory(study(), digits, new_store())
     whole.bring_to(4)
@@ -554,10 +762,21 @@ def test_a_damaged_snapshot_is_never_continued_and_its_stretch_is_trained_again(
     damage(store, getattr(snapshots(worker, TRUNK)[1], kind), how)
     assert bring(worker, 4) == [1, 2, 4]
     assert worker.spent.epochs_trained == 2 + 3
+    assert caplog.messages
     assert snapshots(worker, TRUNK) == snapshots(whole, TRUNK)
     assert rows(worker, TRUNK) == rows(whole, TRUNK)
     for snapshot in snapshots(worker, TRUNK):
         assert store.artifacts.get(snapshot.weights)
+
+
+def test_a_lost_optimiser_state_does_not_cost_the_teacher(digits: StudyData, store: Store) -> None:
+    worker = trajectory(study(ladder=(2, 4)), digits, store)
+    worker.bring_to(4)
+    damage(store, snapshots(worker, TRUNK)[1].optimizer, "missing")
+    worker.bring_to(5)
+    assert worker.spent.epochs_trained == 4 + 3
+    worker.teacher(4)
+    assert worker.spent.epochs_trained == 4 + 3
 
 
 @damages
@@ -667,17 +886,49 @@ def test_what_another_worker_finished_just_before_the_lease_was_free_is_not_trai
     assert worker.spent.epochs_trained == 0
 
 
-def test_whoever_was_taken_for_dead_writes_nothing(digits: StudyData, store: Store) -> None:
+@pytest.mark.usefixtures("_no_pause")
+def test_whoever_was_taken_for_dead_writes_nothing_and_waits_for_the_other(digits: StudyData, store: Store) -> None:
+    other = trajectory(study(), digits, store, worker="thief")
+    seen: list[tuple[str, list[int]]] = []
+
     def be_robbed(phase: str, epoch: int, entropy: float | None) -> None:
-        if epoch == 2:
+        if (phase, epoch) == ("teacher", 2):
             with store.database.session.begin() as session:
-                session.execute(update(LeaseRow).values(owner="thief", token=LeaseRow.token + 1))
+                session.execute(update(LeaseRow).values(owner="thief", token=LeaseRow.token + 1, counter=0))
+        if phase == "waiting":
+            seen.append((phase, epochs_of(worker, TRUNK)))
+            with store.database.session.begin() as session:
+                session.execute(update(LeaseRow).values(owner=""))
+            other.bring_to(4)
 
     worker = trajectory(study(), digits, store, on_epoch=be_robbed)
-    with pytest.raises(LostLeaseError):
+    assert bring(worker, 4) == [1, 2, 4]
+    assert seen == [("waiting", [1, 2])], "what it trained after it was robbed was not written"
+    assert other.spent.epochs_trained == 2
+
+
+def test_a_lease_that_is_known_to_be_lost_stops_the_training_at_the_next_step(
+    digits: StudyData, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    worker = trajectory(study(ladder=(4,)), digits, store, on_epoch=stop_after(phase="waiting"))
+    inner = TeacherTraining.train_epoch
+
+    def train_epoch(training: TeacherTraining, total: int, on_step: OnStep) -> tuple[float, float]:
+        def rob(step: int, loss: torch.Tensor) -> None:
+            steps.append(step)
+            if step == 3:
+                with store.database.session.begin() as session:
+                    session.execute(update(LeaseRow).values(owner="thief", token=LeaseRow.token + 1))
+                worker.leases.renew()
+            on_step(step, loss)
+
+        return inner(training, total, rob)
+
+    monkeypatch.setattr(TeacherTraining, "train_epoch", train_epoch)
+    with pytest.raises(StoppedError):
         worker.bring_to(4)
-    assert epochs_of(worker, TRUNK) == [1, 2]
-    assert {epoch for epoch, _ in rows(worker, TRUNK)} == {1, 2}
+    assert steps == [1, 2, 3]
     assert worker.leases.held_by_others("trajectory/") == {f"{worker.recipe.hash}/{TRUNK}": 4}, "the thief keeps it"
 
 

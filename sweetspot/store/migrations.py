@@ -1,0 +1,29 @@
+"""From an older schema of our tables to this one: one function per version."""
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection
+
+
+def _to_2(op: Operations) -> None:
+    """Points to resume from leave the snapshots for a table of their own; those that are there stay as snapshots."""
+    op.add_column(
+        "sweetspot_snapshot", sa.Column("is_branch_point", sa.Boolean, nullable=False, server_default=sa.true())
+    )
+    op.add_column("sweetspot_snapshot", sa.Column("build", sa.String(128), nullable=False, server_default=""))
+    op.add_column("sweetspot_snapshot", sa.Column("used", sa.DateTime))
+    op.drop_column("sweetspot_snapshot", "resume_only")
+
+
+_TO: dict[int, Callable[[Operations], None]] = {2: _to_2}
+"""What makes a version out of the one before it. Tables that are new are made by whoever calls."""
+
+
+def migrate(connection: Connection, found: int, wanted: int) -> None:
+    """Bring our tables from version ``found`` to ``wanted``, within the connection's transaction."""
+    op = Operations(MigrationContext.configure(connection))
+    for version in range(found + 1, wanted + 1):
+        _TO[version](op)
