@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweetspot.cli.options import Artifacts, Data, Device, Json, Storage, StudyName
+from sweetspot.cli.options import (
+    Artifacts,
+    Data,
+    Dataset,
+    Device,
+    Json,
+    Quiet,
+    Seed,
+    Set,
+    Storage,
+    StudyFile,
+    StudyName,
+    Teacher,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from sweetspot.study_file import Draft
 
 app = typer.Typer(
     name="sweetspot",
@@ -24,20 +39,12 @@ app = typer.Typer(
 
 @app.command()
 def optimize(
-    dataset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Data set, with its built-in study: see sweetspot datasets; or npz:PATH."),
-    ] = None,
-    study: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE.toml", help="Built-in study or study file.", show_default="the data set's"),
-    ] = None,
+    dataset: Dataset = None,
+    study: StudyFile = None,
     name: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Name of the study.", show_default="after file or data set")
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Teacher network.", show_default="the study's")
-    ] = None,
+    teacher: Teacher = None,
     student: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Student network.", show_default="the study's")
     ] = None,
@@ -58,34 +65,22 @@ def optimize(
     storage: Storage = None,
     artifacts: Artifacts = None,
     data: Data = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="Any field of the study file, e.g. --set search.batch_size=[64,128]; may be repeated.",
-            show_default="none",
-        ),
-    ] = None,
+    set_: Set = None,
     timeout: Annotated[
         float | None,
         typer.Option(
             metavar="S", min=0, help="Seconds after which the search starts no further trial.", show_default="none"
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Seed of split, networks and search.", show_default="the study's"),
-    ] = None,
+    seed: Seed = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the expected cost, and do nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Find the sweet spot: search, confirm, and say what was found. Run again, it continues."""
-    from sweetspot.study_file import default_name, draft_for
+    from sweetspot.study_file import default_name
 
-    draft = draft_for(dataset, study)
     given = {
         "teacher.model": ("--teacher", teacher),
         "student.model": ("--student", student),
@@ -93,11 +88,7 @@ def optimize(
         "seed": ("--seed", seed),
         "confirm.seeds": ("--no-confirm", 0 if no_confirm else None),
     }
-    for assignment in set_ or []:
-        draft.assign(assignment)
-    for key, (option, value) in given.items():
-        if value is not None:
-            draft.set(key, value, option)
+    draft = _draft(dataset, study, set_, given)
     total = draft.overridden("search.trials")
     config = draft.config()
 
@@ -126,6 +117,54 @@ def optimize(
         from sweetspot.report.text import summary
 
         _print(summary(result))
+
+
+@app.command()
+def entropy(
+    dataset: Dataset = None,
+    study: StudyFile = None,
+    teacher: Teacher = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    artifacts: Artifacts = None,
+    data: Data = None,
+    set_: Set = None,
+    seed: Seed = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html|.png|.json",
+            help="Write the curves there: a page, a picture, or numbers.",
+            show_default="a table",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """The cheapest look: train teachers without students, and show how soft and how telling their responses are."""
+    from sweetspot.report.survey import check_output, write
+
+    if output is not None:
+        check_output(output)
+    config = _draft(dataset, study, set_, {"teacher.model": ("--teacher", teacher), "seed": ("--seed", seed)}).config()
+
+    from rich.console import Console
+
+    from sweetspot.workers.survey import run_survey
+
+    survey = run_survey(
+        config, Console(stderr=True), storage=storage, artifacts=artifacts, data=data, device=device, quiet=quiet
+    )
+    if output is not None:
+        write(survey, output)
+    if json_:
+        _print_json(survey.to_dict())
+    elif not quiet:
+        from sweetspot.report.survey_text import survey_text
+
+        _print(survey_text(survey, output))
 
 
 @app.command()
@@ -241,6 +280,24 @@ def models(json_: Json = False) -> None:
     from sweetspot.models import describe, names
 
     _list({name: describe(name) for name in names()}, json_)
+
+
+def _draft(
+    dataset: str | None,
+    study: str | None,
+    assignments: list[str] | None,
+    given: dict[str, tuple[str, Any]],
+) -> "Draft":
+    """The study that is asked for; ``given`` has an option's name and value (None: not given) by key."""
+    from sweetspot.study_file import draft_for
+
+    draft = draft_for(dataset, study)
+    for assignment in assignments or []:
+        draft.assign(assignment)
+    for key, (option, value) in given.items():
+        if value is not None:
+            draft.set(key, value, option)
+    return draft
 
 
 def _workers(text: str) -> int | None:

@@ -5,6 +5,29 @@ from typing import Annotated
 
 import typer
 
+Dataset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Data set, with its built-in study: see sweetspot datasets; or npz:PATH."),
+]
+StudyFile = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE.toml", help="Built-in study or study file.", show_default="the data set's"),
+]
+Teacher = Annotated[str | None, typer.Option(metavar="MODEL", help="Teacher network.", show_default="the study's")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Any field of the study file, e.g. --set search.batch_size=[64,128]; may be repeated.",
+        show_default="none",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Seed of split, networks and search.", show_default="the study's"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
 Storage = Annotated[
     str | None,
     typer.Option(

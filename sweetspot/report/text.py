@@ -18,10 +18,11 @@ from sweetspot.study.jobs import FULL
 from sweetspot.study.search import GIVEN_BACK
 from sweetspot.study.space import Point
 
-_MEANING = {
+MEANING = {
     "truncated": "a longer run stopped there",
     "annealed": "a run whose schedule ends there",
 }
+"""What a teacher of so many epochs is."""
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -66,7 +67,7 @@ def summary(result: StudyResult) -> RenderableType:
     title = "Best point so far" if confirmed is None else "Best point"
     parts.append(
         Text(
-            f"{title}: {best.point} (epochs are {result.epochs_mean}: {_MEANING[result.epochs_mean]}; "
+            f"{title}: {best.point} (epochs are {result.epochs_mean}: {MEANING[result.epochs_mean]}; "
             f"{best.steps:,} teacher steps)"
         )
     )

@@ -1,12 +1,15 @@
 """Workplace: what a process needs to work on a study."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 
-from sweetspot.config import StudyConfig
+from sweetspot.config import RunConfig, StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
 from sweetspot.store.url import data_folder
@@ -57,10 +60,26 @@ def open_workplace(
     chosen = devices(device)[0]
     store = Store(storage, artifacts, config.run)
     prepared = prepare(chosen, config.run)
-    worker = store.workers.register(chosen)
-    leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
-    leases.keep_renewing(config.run.heartbeat_seconds / 3)
+    leases = _register(store, chosen, config.run)
     return Workplace(study, store, leases, load_study_data(config, data or data_folder(), prepared), prepared)
+
+
+@contextmanager
+def registered(store: Store, device: str, run: RunConfig) -> Iterator[Leases]:
+    """The leases of this process, which is a worker of the store for as long as the block lasts."""
+    leases = _register(store, device, run)
+    try:
+        yield leases
+    finally:
+        leases.stop_renewing()
+        with suppress(SQLAlchemyError):
+            store.workers.unregister(leases.owner)
+
+
+def _register(store: Store, device: str, run: RunConfig) -> Leases:
+    leases = Leases(store.database, store.workers.register(device), 4 * run.heartbeat_seconds, store.workers.has_ended)
+    leases.keep_renewing(run.heartbeat_seconds / 3)
+    return leases
 
 
 def resolved(config: StudyConfig, device: str) -> StudyConfig:

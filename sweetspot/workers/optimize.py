@@ -84,7 +84,7 @@ def plan(
     workers = run_devices(run)
     shape = _shape(config, run, data)
     check_name(run.name)
-    _build_networks(config, shape)
+    build_networks(config, shape)
     trials = config.search.trials if trials is None else trials
     every = points(config)
     if every is not None:
@@ -98,13 +98,16 @@ def plan(
 def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
     known = info(config.data.dataset) if data is None else None
     if known is None:
-        data = data or load_study_data(config, run.data or data_folder(), torch.device("cpu"))
-        return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
+        return shape_of(data or load_study_data(config, run.data or data_folder(), torch.device("cpu")))
     # Of a built-in data set enough is known without its images: balanced labels stand for the real ones.
     labels = torch.arange(known.train_images) % known.classes
     train, validation = split(labels, config.data.validation, config.seed)
     check_batch_sizes(config, len(train), known.name)
     return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
+
+
+def shape_of(data: StudyData) -> Shape:
+    return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
 
 
 def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -> StudyResult:
@@ -120,14 +123,14 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
     check_name(run.name)
     config = _with_absolute_path(config)
-    _build_networks(config, _shape(config, run, data))
+    build_networks(config, _shape(config, run, data))
     with Store(run.storage, run.artifacts) as store:
         config, note = _with_stored_values(store, config, run)
         config = resolved(config, workers[0])
         left = config.search.trials - _done(store, run.name)
         cost = plan(config, run, data, left)[1] if left > 0 and not quiet else None
         record = create_or_continue(store, run.name, config, data)
-        for line in filter(None, (note, cost, _nothing_shared(config))):
+        for line in filter(None, (note, cost, nothing_shared(config))):
             console.print(Text(line), soft_wrap=True)
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:
@@ -181,7 +184,7 @@ def _done(store: Store, name: str) -> int:
     return Counts.of(load(store, name).get_trials(deepcopy=False)).finished
 
 
-def _nothing_shared(config: StudyConfig) -> str | None:
+def nothing_shared(config: StudyConfig) -> str | None:
     """What is to be said of a schedule that shares nothing between teachers of different length."""
     ladder = config.search.ladder
     if any(schedule(config.teacher.schedule, ladder[0]).shared_epochs(epochs) for epochs in ladder):
@@ -211,7 +214,7 @@ def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[St
     return config.model_copy(update=update), note
 
 
-def _build_networks(config: StudyConfig, shape: Shape) -> None:
+def build_networks(config: StudyConfig, shape: Shape) -> None:
     """Every network that the study names, so that a wrong name is found before anything is created."""
     models = config.search.teacher.model or (config.teacher.model,)
     for name in {*models, config.teacher.model, config.student.model}:

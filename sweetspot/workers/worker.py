@@ -2,21 +2,19 @@
 
 import logging
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import optuna
-from sqlalchemy.exc import SQLAlchemyError
 
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
-from sweetspot.store import Leases, Store, StudyRecord
+from sweetspot.store import Store, StudyRecord
 from sweetspot.store.url import data_folder, shown
 from sweetspot.study.claim import Outcome, claim_lease, run_next
 from sweetspot.study.confirmation import ensure_planned
 from sweetspot.study.jobs import FAILED, Confirming, Search
 from sweetspot.study.search import Counts, companions, get_study, load
-from sweetspot.study.workplace import Workplace
+from sweetspot.study.workplace import Workplace, registered
 from sweetspot.training.device import devices, prepare
 from sweetspot.workers.pulse import Pulse
 
@@ -77,24 +75,19 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
     with Store(storage, artifacts, config.run) as store:
         record = get_study(store, name)
         prepared = prepare(device, config.run)
-        worker = store.workers.register(device)
-        leases = Leases(store.database, worker, 4 * config.run.heartbeat_seconds, store.workers.has_ended)
-        leases.keep_renewing(config.run.heartbeat_seconds / 3)
-        with Pulse(store, worker, config.run.heartbeat_seconds / 3) as pulse:
+        with (
+            registered(store, device, config.run) as leases,
+            Pulse(store, leases.owner, config.run.heartbeat_seconds / 3) as pulse,
+        ):
             pulse.say(study=name, phase="loading")
-            try:
-                data = load_study_data(config, root or data_folder(), prepared)
-                if data.hash != record.data_hash:
-                    raise UserError(
-                        f"the study {name!r} was made with other images: its data has the hash "
-                        f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
-                    )
-                workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
-                _search_and_confirm(record, workplace, pulse)
-            finally:
-                leases.stop_renewing()
-                with suppress(SQLAlchemyError):
-                    store.workers.unregister(worker)
+            data = load_study_data(config, root or data_folder(), prepared)
+            if data.hash != record.data_hash:
+                raise UserError(
+                    f"the study {name!r} was made with other images: its data has the hash "
+                    f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
+                )
+            workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
+            _search_and_confirm(record, workplace, pulse)
 
 
 def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse) -> None:

@@ -16,7 +16,7 @@ from sweetspot.cli.commands import app
 from sweetspot.errors import RunError, one_line
 from sweetspot.training.device import resolve_precision
 
-COMMANDS = ["optimize", "worker", "status", "best", "trials", "delete", "studies", "datasets", "models"]
+COMMANDS = ["optimize", "entropy", "worker", "status", "best", "trials", "delete", "studies", "datasets", "models"]
 TINY = [
     *("--set", "search.epochs=[1]"),
     *("--set", "search.batch_size=[64]"),
@@ -63,7 +63,7 @@ def test_help_of_optimize_says_the_defaults(command: Callable[..., Any]) -> None
         assert f"default: {default}" in said
 
 
-@pytest.mark.parametrize("name", ["optimize", "worker", "status", "best", "trials", "delete"])
+@pytest.mark.parametrize("name", ["optimize", "entropy", "worker", "status", "best", "trials", "delete"])
 def test_every_command_that_touches_a_study_takes_storage_and_artifacts(command: Callable[..., Any], name: str) -> None:
     said = command(name, "--help").out
     for word in ("--storage", "--artifacts", "SWEETSPOT_STORAGE", "SWEETSPOT_ARTIFACTS"):
@@ -71,7 +71,7 @@ def test_every_command_that_touches_a_study_takes_storage_and_artifacts(command:
 
 
 def test_every_command_that_reports_answers_programs(command: Callable[..., Any]) -> None:
-    for name in ("optimize", "status", "best", "trials", "studies", "datasets", "models"):
+    for name in ("optimize", "entropy", "status", "best", "trials", "studies", "datasets", "models"):
         assert "--json" in command(name, "--help").out
 
 
