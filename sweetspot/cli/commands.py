@@ -1,13 +1,12 @@
 """The commands of ``sweetspot``. Each imports what it needs when it runs."""
 
-import json
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sweetspot.cli import snapshots
 from sweetspot.cli.options import (
     Artifacts,
     Data,
@@ -22,10 +21,9 @@ from sweetspot.cli.options import (
     StudyName,
     Teacher,
 )
+from sweetspot.cli.printing import print_json, print_rich
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from sweetspot.study_file import Draft
 
 app = typer.Typer(
@@ -35,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Finds how long, and at which batch size, to train a teacher so that its student is best.",
 )
+app.add_typer(snapshots.app, name="snapshots")
 
 
 @app.command()
@@ -108,15 +107,15 @@ def optimize(
     )
     if dry_run:
         cost, sentence = plan(config, run)
-        _print_json(cost.to_dict()) if json_ else print(sentence)
+        print_json(cost.to_dict()) if json_ else print(sentence)
         return
     result = run_study(config, run, Console(stderr=True), quiet=quiet)
     if json_:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     elif not quiet:
         from sweetspot.report.text import summary
 
-        _print(summary(result))
+        print_rich(summary(result))
 
 
 @app.command()
@@ -160,11 +159,11 @@ def entropy(
     if output is not None:
         write(survey, output)
     if json_:
-        _print_json(survey.to_dict())
+        print_json(survey.to_dict())
     elif not quiet:
         from sweetspot.report.survey_text import survey_text
 
-        _print(survey_text(survey, output))
+        print_rich(survey_text(survey, output))
 
 
 @app.command()
@@ -194,14 +193,14 @@ def status(study: StudyName = None, storage: Storage = None, artifacts: Artifact
     with Store(storage, artifacts) as store:
         results = read_results(store) if study is None else [read_result(store, study)]
     if json_:
-        _print_json([result.status_dict() for result in results])
+        print_json([result.status_dict() for result in results])
         return
     if not results:
         print("no study yet: start one with sweetspot optimize --dataset digits")
         return
     from sweetspot.report.text import status_table
 
-    _print(status_table(results))
+    print_rich(status_table(results))
 
 
 @app.command()
@@ -214,11 +213,11 @@ def best(study: StudyName = None, storage: Storage = None, artifacts: Artifacts 
         result = read_result(store, study)
     answer = result.to_dict()  # also tells that no trial has finished
     if json_:
-        _print_json(answer)
+        print_json(answer)
         return
     from sweetspot.report.text import summary
 
-    _print(summary(result))
+    print_rich(summary(result))
 
 
 @app.command()
@@ -230,11 +229,11 @@ def trials(study: StudyName = None, storage: Storage = None, artifacts: Artifact
     with Store(storage, artifacts) as store:
         result = read_result(store, study)
     if json_:
-        _print_json(result.trials_list())
+        print_json(result.trials_list())
         return
     from sweetspot.report.text import trials_table
 
-    _print(trials_table(result))
+    print_rich(trials_table(result))
 
 
 @app.command()
@@ -312,27 +311,8 @@ def _workers(text: str) -> int | None:
 
 def _list(lines: dict[str, str], as_json: bool) -> None:
     if as_json:
-        _print_json([{"name": name, "description": line} for name, line in lines.items()])
+        print_json([{"name": name, "description": line} for name, line in lines.items()])
         return
     width = max(map(len, lines))
     for name, line in lines.items():
         print(f"{name:<{width}}  {line}")
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=_plain)
-    print()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")
-
-
-def _print(text: "RenderableType") -> None:
-    from rich.console import Console
-
-    # A pipe has no width: tables get room, and text is left in whole lines.
-    is_terminal = sys.stdout.isatty()
-    Console(width=None if is_terminal else 200, soft_wrap=not is_terminal, highlight=False).print(text)

@@ -40,14 +40,14 @@ class StoredFile:
         name: of a blob, the SHA-256 of what it ought to hold; of others, the file's name.
         kind: "partial" is what a writer that died has left; "quarantine" a blob that was found damaged.
         size: bytes.
-        age: seconds since it was written, by the clock of this machine.
+        modified: when it was written, in seconds since 1970, by the clock of where it lies.
     """
 
     path: str
     name: str
     kind: Literal["blob", "partial", "quarantine"]
     size: int
-    age: float
+    modified: float
 
 
 class Artifacts:
@@ -125,7 +125,6 @@ class Artifacts:
     def files(self) -> Iterator[StoredFile]:
         """The blobs that lie here, what dying writers have left, and what was put aside; in no order."""
         self._fs.invalidate_cache()
-        now = time.time()
         for folder in ("blobs", "quarantine"):
             for path, info in self._fs.find(f"{self._root}/{folder}", detail=True).items():
                 name = path.rsplit("/", 1)[-1]
@@ -134,12 +133,17 @@ class Artifacts:
                     kind = "quarantine"
                 elif not re.fullmatch("[0-9a-f]{64}", name):
                     kind = "partial"
-                yield StoredFile(path, name, kind, int(info.get("size") or 0), now - _modified(info))
+                yield StoredFile(path, name, kind, int(info.get("size") or 0), _modified(info))
 
-    def remove_file(self, file: StoredFile) -> None:
-        """Remove one of :meth:`files`. Harmless when it is gone."""
-        with suppress(FileNotFoundError):
+    def remove_file(self, file: StoredFile) -> bool:
+        """Remove one of :meth:`files`; False if it is gone, or was written again since it was listed."""
+        try:
+            if _modified(self._fs.info(file.path)) != file.modified:
+                return False
             self._fs.rm_file(file.path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def free_bytes(self) -> int | None:
         """What the disk has left; None where it is not a disk of this machine."""

@@ -124,6 +124,11 @@ class StudentStore:
                     found.setdefault(row.distillation, []).append(_student(row))
         return found
 
+    def blobs(self) -> list[str]:
+        """The blobs of all students' weights, one per row."""
+        with self._session() as session:
+            return list(session.scalars(select(StudentRow.weights)))
+
     def delete(self, distillations: Sequence[str]) -> None:
         """Remove the students of these distillations, trained or half-trained, and their weights."""
         for distillation in distillations:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import ColumnElement, delete, select, update
@@ -122,6 +123,15 @@ class TrajectoryStore:
             rows = list(session.scalars(select(SnapshotRow)))
             rows.sort(key=lambda row: (row.used or row.created, row.recipe, row.branch, row.epoch))
             return [_snapshot(row) for row in rows]
+
+    def last_used(self) -> dict[tuple[str, int], datetime]:
+        """When each branch, as (recipe's hash, branch), last taught or was trained on from, or else was made (UTC)."""
+        with self._session() as session:
+            found: dict[tuple[str, int], datetime] = {}
+            for row in session.scalars(select(SnapshotRow)):
+                key = row.recipe, row.branch
+                found[key] = max(found.get(key, row.created), row.used or row.created)
+            return found
 
     def add(self, snapshot: Snapshot, measurements: Sequence[Measurement], lease: Lease) -> None:
         """Record a snapshot with the measurements made since the last one.

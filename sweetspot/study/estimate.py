@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sweetspot.config import Precision, StudyConfig
+from sweetspot.data.study_data import StudyData
 from sweetspot.models import build, count_parameters
 from sweetspot.student.losses import Distillation
 from sweetspot.study.confirmation import ARMS
@@ -31,6 +32,10 @@ class Shape:
     image_size: int
     train_images: int
     validation_images: int
+
+    @classmethod
+    def of(cls, data: StudyData) -> "Shape":
+        return cls(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,36 @@ def estimate(config: StudyConfig, shape: Shape, device: torch.device, workers: i
     student_epochs = config.student.epochs * (trials * replicates + arms * seeds)
     passes = config.student.epochs * (trials + (arms - 1) * bool(seeds)) if config.data.augmentation else trials + arms
     seconds = shared * per_teacher_epoch + student_epochs * per_student_epoch + passes * shape.train_images * response
-    snapshots = len(sizes) * len(config.search.ladder)
-    weights = 4 * (
-        2 * snapshots * count_parameters(teacher) + (trials * replicates + arms * seeds) * count_parameters(student)
-    )
-    return Estimate(shared, unshared, student_epochs, weights, seconds / workers, per_teacher_epoch, per_student_epoch)
+    size = disk_bytes(config, shape)
+    return Estimate(shared, unshared, student_epochs, size, seconds / workers, per_teacher_epoch, per_student_epoch)
+
+
+def with_trials(config: StudyConfig, trials: int) -> StudyConfig:
+    """The configuration of a study that has so many trials left."""
+    return config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
+
+
+def disk_bytes(config: StudyConfig, shape: Shape) -> int:
+    """The most that a study's networks take: its teachers, and its students."""
+    students = config.search.trials * config.student.replicates.max + len(ARMS) * config.confirm.seeds
+    return teacher_bytes(config, shape) + 4 * students * _parameters(config.student.model, shape)
+
+
+def teacher_bytes(config: StudyConfig, shape: Shape) -> int:
+    """The most that snapshots take: of every rung, and of where its branch hangs, with the optimisers' states."""
+    search = config.search
+    states = 2 if config.teacher.optimizer.name == "adamw" else 1
+    teacher = max(_parameters(name, shape) for name in search.teacher.model or (config.teacher.model,))
+    rule = schedule(config.teacher.schedule, search.ladder[0])
+    kept = len(search.ladder) + sum(0 < rule.shared_epochs(rung) < rung for rung in search.ladder)
+    own = any(name.startswith("teacher.") for name in distributions(config))  # every trial may have its own recipe
+    recipes = search.trials if own else min(len(search.batch_size), search.trials)
+    return 4 * recipes * kept * (1 + states) * teacher
+
+
+def _parameters(name: str, shape: Shape) -> int:
+    model = build(name, classes=shape.classes, channels=shape.channels, image_size=shape.image_size)
+    return count_parameters(model)
 
 
 def expected_teacher_epochs(config: StudyConfig) -> tuple[int, int]:

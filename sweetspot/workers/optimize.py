@@ -22,7 +22,7 @@ from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import estimate_text
 from sweetspot.store import Store
 from sweetspot.store.url import data_folder
-from sweetspot.study.estimate import Estimate, Shape, estimate
+from sweetspot.study.estimate import Estimate, Shape, disk_bytes, estimate, with_trials
 from sweetspot.study.jobs import FAILED
 from sweetspot.study.search import Counts, check_name, create_or_continue, load
 from sweetspot.study.space import points
@@ -30,6 +30,7 @@ from sweetspot.study.workplace import resolved
 from sweetspot.study_file import Draft, default_name, draft_for, is_study
 from sweetspot.training.device import describe, devices, prepare
 from sweetspot.training.schedules import schedule
+from sweetspot.workers.free_space import check_free_space
 from sweetspot.workers.supervisor import Supervisor
 
 _SHOW_SECONDS = 0.5
@@ -89,7 +90,7 @@ def plan(
     every = points(config)
     if every is not None:
         trials = min(trials, len(every))
-    config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
+    config = with_trials(config, trials)
     cost = estimate(resolved(config, workers[0]), shape, prepare(workers[0], config.run), len(workers))
     what = f"{trials} trials of {config.student.replicates.max} students"
     return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
@@ -98,16 +99,12 @@ def plan(
 def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
     known = info(config.data.dataset) if data is None else None
     if known is None:
-        return shape_of(data or load_study_data(config, run.data or data_folder(), torch.device("cpu")))
+        return Shape.of(data or load_study_data(config, run.data or data_folder(), torch.device("cpu")))
     # Of a built-in data set enough is known without its images: balanced labels stand for the real ones.
     labels = torch.arange(known.train_images) % known.classes
     train, validation = split(labels, config.data.validation, config.seed)
     check_batch_sizes(config, len(train), known.name)
     return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
-
-
-def shape_of(data: StudyData) -> Shape:
-    return Shape(len(data.classes), data.channels, data.image_size, data.train_images, len(data.validation))
 
 
 def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -> StudyResult:
@@ -128,6 +125,8 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         config, note = _with_stored_values(store, config, run)
         config = resolved(config, workers[0])
         left = config.search.trials - _done(store, run.name)
+        if left > 0:
+            check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
         cost = plan(config, run, data, left)[1] if left > 0 and not quiet else None
         record = create_or_continue(store, run.name, config, data)
         for line in filter(None, (note, cost, nothing_shared(config))):

@@ -12,11 +12,13 @@ from sweetspot.errors import RunError, UserError
 from sweetspot.report.survey_live import survey_progress
 from sweetspot.store import Store
 from sweetspot.store.url import data_folder
+from sweetspot.study.estimate import Shape, teacher_bytes
 from sweetspot.study.space import Point
 from sweetspot.study.survey import Survey, survey
 from sweetspot.study.workplace import Workplace, registered, resolved
 from sweetspot.training.device import devices, prepare
-from sweetspot.workers.optimize import build_networks, nothing_shared, shape_of
+from sweetspot.workers.free_space import check_free_space
+from sweetspot.workers.optimize import build_networks, nothing_shared
 from sweetspot.workers.pulse import Pulse
 
 
@@ -43,7 +45,7 @@ def run_survey(
         raise UserError(f"--device {device}: give one; the same command on the other device shares the work")
     prepared = prepare(chosen, config.run)
     images = load_study_data(config, data or data_folder(), prepared)
-    build_networks(config, shape_of(images))
+    build_networks(config, Shape.of(images))
     config = resolved(config, chosen)
     note = nothing_shared(config)
     if note is not None and not quiet:
@@ -54,6 +56,7 @@ def run_survey(
         Pulse(store, leases.owner, config.run.heartbeat_seconds / 3) as pulse,
         survey_progress(config, console, quiet=quiet) as view,
     ):
+        check_free_space(store, teacher_bytes(config, Shape.of(images)))
 
         def progress(phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
             pulse.progress(phase, point, epoch, similarity_entropy)

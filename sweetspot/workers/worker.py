@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -10,12 +11,14 @@ from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
 from sweetspot.store import Store, StudyRecord
 from sweetspot.store.url import data_folder, shown
-from sweetspot.study.claim import Outcome, claim_lease, run_next
+from sweetspot.study.claim import Job, Outcome, claim_lease, run_next
 from sweetspot.study.confirmation import ensure_planned
+from sweetspot.study.estimate import Shape, disk_bytes, with_trials
 from sweetspot.study.jobs import FAILED, Confirming, Search
 from sweetspot.study.search import Counts, companions, get_study, load
 from sweetspot.study.workplace import Workplace, registered
 from sweetspot.training.device import devices, prepare
+from sweetspot.workers.free_space import check_free_space
 from sweetspot.workers.pulse import Pulse
 
 _log = logging.getLogger(__name__)
@@ -86,20 +89,29 @@ def _work_on(name: str, device: str, storage: str | None, artifacts: str | None,
                     f"the study {name!r} was made with other images: its data has the hash "
                     f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
                 )
+            left = config.search.trials - Counts.of(load(store, name).get_trials(deepcopy=False)).finished
+            if left > 0:
+                check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
             workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
-            _search_and_confirm(record, workplace, pulse)
+            search, confirming = Search(record, workplace), Confirming(record, workplace)
+            search_and_confirm(search, confirming, workplace, lambda: pulse.say(phase="idle", detail={}))
 
 
-def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse) -> None:
-    search = Search(record, workplace)
-    confirming = Confirming(record, workplace)
+def search_and_confirm(
+    search: Job, confirming: Job, workplace: Workplace, on_idle: Callable[[], None] = lambda: None
+) -> None:
+    """Take the trials of a search until it has ended, then those of its confirmation.
+
+    Args:
+        on_idle: called before each wait for other workers.
+    """
     planned = is_last_look = False
     while True:
         outcome = run_next(search, workplace)
         if outcome == Outcome.RAN:
             planned = is_last_look = False  # what is found now may be another best point
         elif outcome == Outcome.DONE:
-            planned = planned or _plan_confirmation(record.name, workplace)
+            planned = planned or _plan_confirmation(search.name, workplace)
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
@@ -107,7 +119,7 @@ def _search_and_confirm(record: StudyRecord, workplace: Workplace, pulse: Pulse)
                 planned = False  # planning once more queues the arms that failed
             is_last_look = outcome == Outcome.DONE
         if outcome == Outcome.WAIT:
-            pulse.say(phase="idle", detail={})
+            on_idle()
             time.sleep(_POLL_SECONDS)
 
 

@@ -16,7 +16,9 @@ from sweetspot.cli.commands import app
 from sweetspot.errors import RunError, one_line
 from sweetspot.training.device import resolve_precision
 
-COMMANDS = ["optimize", "entropy", "worker", "status", "best", "trials", "delete", "studies", "datasets", "models"]
+COMMANDS = [
+    "optimize", "entropy", "worker", "status", "best", "trials", "delete", "studies", "datasets", "models", "snapshots",
+]  # fmt: skip
 TINY = [
     *("--set", "search.epochs=[1]"),
     *("--set", "search.batch_size=[64]"),

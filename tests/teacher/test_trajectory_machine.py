@@ -413,7 +413,7 @@ class WorkersOnABadDisk(Workers):
 
     @rule(number=st.integers(0, 30), how=st.sampled_from(["altered", "truncated", "missing"]))
     def damage(self, number: int, how: str) -> None:
-        if not (paths := sorted(Path(self.world.folder, "blobs").glob("*/*"))):
+        if not (paths := sorted(Path(self.world.folder, "blobs").glob("*/" + 64 * "[0-9a-f]"))):
             return
         path = paths[number % len(paths)]
         if how == "missing":
