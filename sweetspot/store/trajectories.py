@@ -306,7 +306,11 @@ def _snapshot(row: SnapshotRow) -> Snapshot:
 
 
 def _upsert(session: Session, recipe: str, branch: int, measurements: Sequence[Measurement]) -> None:
+    """Record measurements; one made as the teacher teaches is not replaced by one that was not."""
     for m in measurements:
+        there = session.get(EpochRow, (recipe, branch, m.epoch, m.temperature, m.probe))
+        if there is not None and there.recomputed and not m.recomputed:
+            continue
         row = EpochRow(
             recipe=recipe,
             branch=branch,

@@ -208,7 +208,7 @@ class Trajectory:
         """Train a branch from the furthest point before ``target`` to ``target``."""
         training = self._start(branch, target)
         checkpoints = _Checkpoints(self, branch, training, lease)
-        newest = max((s.epoch for s in self.store.snapshots(self.recipe.hash, branch)), default=0)
+        there = {s.epoch: s for s in self.store.snapshots(self.recipe.hash, branch)}
         while training.epoch < target:
             loss, seconds = training.train_epoch(branch or _ENDLESS, checkpoints.on_step)
             done = training.epoch
@@ -216,12 +216,14 @@ class Trajectory:
             self.spent.epochs_reached = max(self.spent.epochs_reached, done)
             self.spent.training_seconds += seconds
             kept = self._kept(branch, target)
-            keep = done in kept
+            goes_on = kept.get(done, False) or (done > max(there, default=0) and done != branch)
+            # One that is there stays, and so does what was measured of it, unless its optimiser is what is missing.
+            is_new = done not in there or (goes_on and not there[done].optimizer)
+            keep = done in kept and is_new
             responder = self._as_teacher(copy.deepcopy(training.model)) if keep else training.model
             now = self._measured(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
-            checkpoints.measured += now
+            checkpoints.measured += now if is_new else []
             if keep:
-                goes_on = kept[done] or (done > newest and done != branch)
                 put = self.store.artifacts.put
                 snapshot = Snapshot(
                     self.recipe.hash,

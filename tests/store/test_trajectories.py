@@ -256,6 +256,14 @@ def test_measurements_come_back_to_the_last_bit(store: Store, lease: Lease) -> N
     assert found == {(10, "train"): train, (10, "validation"): validation}
 
 
+def test_a_measurement_of_the_teacher_as_it_teaches_is_not_replaced_by_another(store: Store) -> None:
+    as_it_teaches = _measurement(10)
+    other = replace(_measurement(10, base=1.0), recomputed=False)
+    for measured in (other, as_it_teaches, other):
+        store.trajectories.add_measurements(RECIPE, TRUNK, [measured])
+    assert store.trajectories.measurements(RECIPE, TRUNK, 4.0) == {(10, "train"): as_it_teaches}
+
+
 def test_measurements_are_told_apart_by_recipe_branch_epoch_temperature_and_probe(store: Store) -> None:
     keys: list[tuple[str, int, int, float, Probe]] = [
         (RECIPE, TRUNK, 1, 4.0, "train"),

@@ -769,6 +769,25 @@ def test_a_damaged_snapshot_is_never_gone_on_from_and_its_stretch_is_trained_aga
         assert store.artifacts.get(snapshot.weights)
 
 
+def test_a_stretch_that_is_trained_again_leaves_what_was_not_lost(
+    digits: StudyData, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine the second training may differ in the last bits, and students have learned from the first."""
+    worker = trajectory(study(ladder=(2, 4)), digits, store)
+    worker.bring_to(3)
+    worker.bring_to(4)
+    before, measured = snapshots(worker, TRUNK), rows(worker, TRUNK)
+    store.trajectories.drop(before[2])
+    inner = TeacherTraining.weights
+    monkeypatch.setattr(TeacherTraining, "weights", lambda training: inner(training) + b" ")
+    worker.bring_to(4)
+    assert worker.spent.epochs_trained == 4 + 2
+    after = snapshots(worker, TRUNK)
+    assert after[:2] == before[:2]
+    assert after[2].weights != before[2].weights
+    assert rows(worker, TRUNK) == measured
+
+
 def test_a_lost_optimiser_state_does_not_cost_the_teacher(digits: StudyData, store: Store) -> None:
     worker = trajectory(study(ladder=(2, 4)), digits, store)
     worker.bring_to(4)
