@@ -20,6 +20,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from sweetspot.errors import RunError, UserError
 from sweetspot.store.url import shown
 
+_MARK = "sweetspot-store"
+"""The file that says which database the artifacts belong to."""
+
 _UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ELOOP}
 """What is wrong with one file, not with the file system."""
 
@@ -84,10 +87,7 @@ class Artifacts:
             if not (self._local and _renewed(path, content)):
                 self._write(path, content)
         except Exception as error:
-            raise ArtifactsError(
-                f"cannot write to the artifacts in {shown(self.url)} ({_reason(error)}): free space with sweetspot "
-                "snapshots gc, or make it writable; the same command continues"
-            ) from error
+            raise self._unwritable(error) from error
         return name
 
     def get(self, name: str) -> bytes:
@@ -101,17 +101,14 @@ class Artifacts:
         try:
             content = cast(bytes, self._fs.cat_file(path))
         except FileNotFoundError:
-            if self._local and not os.path.isdir(self._root):
-                raise ArtifactsError(
-                    f"the artifacts folder {self.url} is gone: is its disk or share mounted? The same command continues"
-                ) from None
+            self._check_readable()
             raise DamagedBlobError(f"blob {name[:12]} is missing") from None
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _UNREADABLE:
-                raise DamagedBlobError(f"blob {name[:12]} cannot be read ({_reason(error)})") from None
-            raise ArtifactsError(
-                f"cannot read the artifacts in {shown(self.url)} ({_reason(error)}); the same command continues"
-            ) from error
+            if not (self._local and isinstance(error, OSError) and error.errno in _UNREADABLE):
+                raise self._unreadable(error) from error
+            self._check_readable()
+            self._put_aside(path, name)
+            raise DamagedBlobError(f"blob {name[:12]} cannot be read ({_reason(error)})") from None
         if hashlib.sha256(content).hexdigest() != name:
             self._put_aside(path, name)
             raise DamagedBlobError(f"blob {name[:12]} is damaged")
@@ -148,6 +145,49 @@ class Artifacts:
     def free_bytes(self) -> int | None:
         """What the disk has left; None where it is not a disk of this machine."""
         return shutil.disk_usage(self._root).free if self._local else None
+
+    def owner(self) -> str | None:
+        """The id of the database whose artifacts these are; None where no database has them yet.
+
+        Raises:
+            ArtifactsError: if they cannot be read.
+        """
+        try:
+            return cast(bytes, self._fs.cat_file(f"{self._root}/{_MARK}")).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def set_owner(self, database: str) -> None:
+        """Say which database these artifacts belong to."""
+        try:
+            self._write(f"{self._root}/{_MARK}", f"{database}\n".encode())
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def _check_readable(self) -> None:
+        """Tell one blob that cannot be read from artifacts that cannot: a share that is gone has no blob damaged.
+
+        Raises:
+            ArtifactsError: if these are no artifacts of a database (any more).
+        """
+        if self.owner() is None:
+            raise ArtifactsError(
+                f"the artifacts in {shown(self.url)} are gone: is their disk or share mounted? "
+                "The same command continues"
+            )
+
+    def _unreadable(self, error: Exception) -> ArtifactsError:
+        return ArtifactsError(
+            f"cannot read the artifacts in {shown(self.url)} ({_reason(error)}); the same command continues"
+        )
+
+    def _unwritable(self, error: Exception) -> ArtifactsError:
+        return ArtifactsError(
+            f"cannot write to the artifacts in {shown(self.url)} ({_reason(error)}): free space with sweetspot "
+            "snapshots gc, or make it writable; the same command continues"
+        )
 
     def _put_aside(self, path: str, name: str) -> None:
         with suppress(OSError):

@@ -78,5 +78,5 @@ def used_blobs(session: Session, names: set[str] | None = None) -> set[str]:
         query = select(column)
         if names is not None:
             query = query.where(column.in_(names))
-        used |= {name for name in session.scalars(query) if name is not None}
+        used |= {name for name in session.scalars(query) if name}
     return used

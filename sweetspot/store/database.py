@@ -192,7 +192,8 @@ def _lock_schema(connection: Connection) -> None:
         case "postgresql":
             connection.execute(select(func.pg_advisory_lock(_SCHEMA_LOCK)))
         case _:  # MySQL and MariaDB
-            connection.execute(select(func.get_lock("sweetspot_schema", _BUSY_SECONDS)))
+            if connection.scalar(select(func.get_lock("sweetspot_schema", _BUSY_SECONDS))) != 1:
+                raise UserError("another process has been changing the database's tables for a minute: try again")
 
 
 def _unlock_schema(connection: Connection) -> None:

@@ -177,10 +177,11 @@ class Leases:
         A lease whose owner is known to be dead is as good as free.
         """
         with self._session() as session:
-            rows = session.scalars(select(LeaseRow).where(LeaseRow.name.startswith(prefix, autoescape=True)))
+            named = LeaseRow.name.startswith(prefix, autoescape=True)
+            rows = session.scalars(select(LeaseRow).where(named, LeaseRow.owner.not_in(("", self.owner))))
             return {
                 row.name.removeprefix(prefix): row.heading_for
                 for row in rows
-                if row.owner not in ("", self.owner) and row.name.startswith(prefix)  # SQLite's LIKE ignores case
+                if row.name.startswith(prefix)  # SQLite's LIKE ignores case
                 if not self._is_dead(row.owner)
             }

@@ -25,6 +25,15 @@ class SchemaVersion(Base):
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
+class ArtifactsRow(Base):
+    """One row: the id that the artifacts of this database carry, so that others are not taken for them."""
+
+    __tablename__ = "sweetspot_artifacts"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    database: Mapped[str] = mapped_column(String(32))
+
+
 class StudyRow(Base):
     """A study's configuration and state; the Optuna study of the same name holds its trials."""
 
@@ -147,6 +156,7 @@ class StudentRow(Base):
     """{"loss": [...], "accuracy": [...]}: mean training loss and validation accuracy of each epoch."""
     seconds: Mapped[float]
     weights: Mapped[str] = mapped_column(String(64))
+    """The blob; empty where it was lost."""
     test_accuracy: Mapped[float | None] = mapped_column(default=None)
     test_correct: Mapped[bytes | None] = mapped_column(LargeBinary(2**20), default=None)
     """One bit per test image, packed; null where the test split was not looked at."""

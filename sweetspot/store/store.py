@@ -1,16 +1,25 @@
 """Store: everything that outlives a process, opened by two addresses."""
 
+import time
+import uuid
+from contextlib import suppress
 from types import TracebackType
 
+from sqlalchemy.exc import IntegrityError
+
 from sweetspot.config import RunConfig
-from sweetspot.errors import UserError
+from sweetspot.errors import RunError, UserError
 from sweetspot.store.artifacts import Artifacts
-from sweetspot.store.database import open_database
+from sweetspot.store.checkpoints import used_blobs
+from sweetspot.store.database import Database, open_database
+from sweetspot.store.schema import ArtifactsRow
 from sweetspot.store.students import StudentStore
 from sweetspot.store.studies import StudyStore
 from sweetspot.store.trajectories import TrajectoryStore
-from sweetspot.store.url import artifacts_url, database_url
+from sweetspot.store.url import artifacts_url, database_url, shown
 from sweetspot.store.workers import WorkerStore
+
+_MARK_SECONDS = 2.0
 
 
 class Store:
@@ -36,7 +45,8 @@ class Store:
         self.database = open_database(self.url, run)
         try:
             self.artifacts = Artifacts(self.artifacts_url)
-        except UserError:
+            _check_they_belong_together(self.database, self.artifacts)
+        except (UserError, RunError):
             self.database.close()
             raise
         self.studies = StudyStore(self.database)
@@ -54,3 +64,43 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_they_belong_together(database: Database, artifacts: Artifacts) -> None:
+    """Refuse artifacts that are not this database's: every blob would be missing, or be taken for nobody's.
+
+    Raises:
+        UserError: if they are another database's, or empty although this one has had others.
+    """
+    deadline = time.monotonic() + _MARK_SECONDS
+    while True:
+        with database.session() as session:
+            row = session.get(ArtifactsRow, 1)
+        found = artifacts.owner()
+        if row is None and found is None:
+            with suppress(IntegrityError), database.session.begin() as session:  # another process does the same
+                session.add(ArtifactsRow(id=1, database=uuid.uuid4().hex))
+            with database.session() as session:
+                row = session.get(ArtifactsRow, 1)
+            assert row is not None
+            artifacts.set_owner(row.database)
+            return
+        if row is None or (found is not None and found != row.database):
+            raise UserError(
+                f"the artifacts in {shown(artifacts.url)} belong to another database: "
+                "give --artifacts a place of their own"
+            )
+        if found is not None:
+            return
+        with database.session() as session:
+            has_blobs = bool(used_blobs(session))
+        if not has_blobs:  # a process died before it could mark them
+            artifacts.set_owner(row.database)
+            return
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the artifacts in {shown(artifacts.url)} are not those of {shown(database.url)}: give the right "
+                f"--artifacts, or mount their disk (lost for good? put a file sweetspot-store with the line "
+                f"{row.database} there, and what is missing is trained again)"
+            )
+        time.sleep(0.1)  # another process may be about to mark them

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from sweetspot.store.artifacts import Artifacts
@@ -44,6 +44,7 @@ class Student:
     curve: dict[str, Any]
     seconds: float
     weights: str
+    """The blob of its network; empty where that was lost."""
     test_hash: str = ""
     """Of the test split's content; empty where it was not looked at."""
     test_correct: NDArray[np.bool_] | None = None
@@ -93,10 +94,16 @@ class StudentStore:
             return checkpoint_of(session, run)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint of a student that trains."""
-        with self._session.begin() as session:
-            old = save_checkpoint(session, checkpoint)
-        if old is not None:
+        """Replace the checkpoint of a student that trains; one that is further on stays."""
+        there = self.checkpoint(checkpoint.run)
+        if there is not None and there.position > checkpoint.position:
+            return
+        try:
+            with self._session.begin() as session:
+                old = save_checkpoint(session, checkpoint)
+        except IntegrityError:  # another worker trains the same student, and was faster
+            return
+        if old is not None and old != checkpoint.state:
             self._discard_unused({old})
 
     def drop_checkpoint(self, run: str) -> None:
@@ -127,7 +134,12 @@ class StudentStore:
     def blobs(self) -> list[str]:
         """The blobs of all students' weights, one per row."""
         with self._session() as session:
-            return list(session.scalars(select(StudentRow.weights)))
+            return list(session.scalars(select(StudentRow.weights).where(StudentRow.weights != "")))
+
+    def forget_weights(self, name: str) -> None:
+        """Note that a blob of students' weights is lost; what the students have shown stays."""
+        with self._session.begin() as session:
+            session.execute(update(StudentRow).where(StudentRow.weights == name).values(weights=""))
 
     def delete(self, distillations: Sequence[str]) -> None:
         """Remove the students of these distillations, trained or half-trained, and their weights."""

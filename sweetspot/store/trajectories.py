@@ -163,7 +163,8 @@ class TrajectoryStore:
             for row in earlier:
                 unused.add(row.optimizer)
                 row.optimizer = None
-            unused |= set(drop_checkpoints(session, [lease.name], before=snapshot.epoch))
+            if snapshot.optimizer is not None or snapshot.epoch == snapshot.branch:
+                unused |= set(drop_checkpoints(session, [lease.name], before=snapshot.epoch))
             _upsert(session, snapshot.recipe, snapshot.branch, measurements)
         self._discard_unused(unused)
 

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Lease, LostLeaseError
+from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.study.search import GIVEN_BACK, fail_and_give_back, give_back, sweep
 from sweetspot.study.workplace import Workplace
 
@@ -56,10 +57,12 @@ def claim_lease(name: str) -> str:
 def run_next(job: Job, workplace: Workplace) -> Outcome:
     """Claim a trial of ``job`` and run it.
 
-    A trial that is interrupted (Ctrl-C, a lost lease) fails and is given back: its parameters are queued again.
+    A trial that is interrupted (Ctrl-C, a lost lease, a full disk) fails and is given back: its parameters are queued
+    again.
 
     Raises:
         KeyboardInterrupt: once the trial is given back.
+        ArtifactsError: likewise, if the artifacts can be read or written no more.
     """
     claim = workplace.leases.acquire(claim_lease(job.name))
     if claim is None:
@@ -90,6 +93,7 @@ class _Run:
         self._worker = workplace.leases.owner
         self._store = workplace.store
         self._trial: optuna.Trial | None = None
+        self._ending: ArtifactsError | None = None
 
     def run(self) -> None:
         try:
@@ -108,6 +112,8 @@ class _Run:
                     fail_and_give_back(self._study, frozen, "interrupted")
                 elif frozen.state == TrialState.FAIL and frozen.user_attrs.get("worker") == self._worker:
                     self._after_failure(frozen)
+        if self._ending is not None:
+            raise self._ending
 
     def _after_failure(self, frozen: FrozenTrial) -> None:
         given_back = any(
@@ -133,6 +139,12 @@ class _Run:
             raise
         except LostLeaseError as error:
             self._note(trial, GIVEN_BACK, f"another worker took over {error}")
+            raise
+        except ArtifactsError as error:  # no fault of the point's, and no other would fare better
+            self._note(trial, GIVEN_BACK, str(error))
+            self._ending = error
+            raise
+        except optuna.exceptions.UpdateFinishedTrialError:  # taken away: what comes of that, run() says
             raise
         except Exception as error:
             last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,8 @@ class Arm:
     def run(self, trial: optuna.Trial, arm: str, plan: Plan) -> float:
         """Optuna: the mean test accuracy of the arm's students, a fraction."""
         config = self._record.config
-        visit = Visit(config, plan.points[arm], self._workplace)
+        on_saved = partial(trial.set_user_attr, "epochs_trained")
+        visit = Visit(config, plan.points[arm], self._workplace, on_saved)
 
         def test(model: Any) -> NDArray[np.bool_]:
             return correctness(model, self._test, config.student.precision).cpu().numpy()

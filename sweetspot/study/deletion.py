@@ -3,7 +3,7 @@
 import optuna
 
 from sweetspot.store import Store, StudyRecord
-from sweetspot.study.needs import used_networks
+from sweetspot.study.needs import branches_under_way, used_networks
 from sweetspot.study.search import companions
 
 
@@ -15,6 +15,7 @@ def delete_study(store: Store, record: StudyRecord) -> None:
             kept_recipes, kept_distillations = used_networks(store, other)
             recipes -= kept_recipes
             distillations -= kept_distillations
+    recipes -= {recipe for recipe, _ in branches_under_way(store)}  # sweetspot entropy may be at one
     for name in (*companions(store, record.name), record.name):
         optuna.delete_study(study_name=name, storage=store.database.storage)
     store.studies.delete(record.name)

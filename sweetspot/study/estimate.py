@@ -117,10 +117,11 @@ def teacher_bytes(config: StudyConfig, shape: Shape) -> int:
     states = 2 if config.teacher.optimizer.name == "adamw" else 1
     teacher = max(_parameters(name, shape) for name in search.teacher.model or (config.teacher.model,))
     rule = schedule(config.teacher.schedule, search.ladder[0])
-    kept = len(search.ladder) + sum(0 < rule.shared_epochs(rung) < rung for rung in search.ladder)
+    branch_points = {rule.shared_epochs(rung) for rung in search.ladder} - {0}
+    kept = len(branch_points | set(search.ladder)) + sum(rule.shared_epochs(rung) < rung for rung in search.ladder)
     own = any(name.startswith("teacher.") for name in distributions(config))  # every trial may have its own recipe
     recipes = search.trials if own else min(len(search.batch_size), search.trials)
-    return 4 * recipes * kept * (1 + states) * teacher
+    return 4 * recipes * (kept + states * len(branch_points)) * teacher
 
 
 def _parameters(name: str, shape: Shape) -> int:

@@ -217,11 +217,15 @@ class _Blobs:
         self._store = store
         self.owners: dict[str, _Owner] = {}
         for name in store.students.blobs():
-            self.owners[name] = _Owner("a student", lambda: "its accuracies stay; its network is lost")
+            self.owners[name] = _Owner("a student", partial(self._forget_student, name))
         for checkpoint in store.trajectories.checkpoints():
             self._add_checkpoint(checkpoint)
         for snapshot in store.trajectories.least_recently_used():
             self._add_snapshot(snapshot)
+
+    def _forget_student(self, name: str) -> str:
+        self._store.students.forget_weights(name)
+        return "its network is lost; what it has shown stays"
 
     def _add_checkpoint(self, checkpoint: Checkpoint) -> None:
         def forget() -> str:
@@ -238,24 +242,26 @@ class _Blobs:
         branch = "" if snapshot.branch == TRUNK else f" of the branch to {snapshot.branch}"
         where = f"epoch {snapshot.epoch}{branch} of {snapshot.recipe[:12]}"
 
-        def is_there() -> bool:
-            return trajectories.snapshot(snapshot.recipe, snapshot.branch, snapshot.epoch) == snapshot
+        def now() -> Snapshot | None:
+            return trajectories.snapshot(snapshot.recipe, snapshot.branch, snapshot.epoch)
 
         def forget_weights() -> str:
-            if not is_there():
+            there = now()
+            if there is None or there.weights != snapshot.weights:
                 return ""
             trajectories.drop(snapshot)
             return "it is trained again when it is asked for"
 
         def forget_optimizer() -> str:
-            if not is_there():
+            there = now()
+            if there is None or there.optimizer != snapshot.optimizer:
                 return ""
             trajectories.drop_optimizer(snapshot)
             return "it still teaches; longer runs go on from an earlier epoch"
 
+        self.owners[snapshot.weights] = _Owner(f"the teacher at {where}", forget_weights)
         if snapshot.optimizer is not None:
             self.owners[snapshot.optimizer] = _Owner(f"the optimiser of {where}", forget_optimizer)
-        self.owners[snapshot.weights] = _Owner(f"the teacher at {where}", forget_weights)
 
 
 @dataclass(frozen=True)

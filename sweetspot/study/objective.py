@@ -1,6 +1,7 @@
 """The objective: bring a teacher to a point, measure its response, distill students, return their accuracy."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -65,9 +66,9 @@ class Objective:
         Raises:
             optuna.TrialPruned: if the pruner says so, or the loss is not finite (attribute ``infeasible``).
         """
-        visit = Visit(self.config, point, self.workplace)
+        visit = Visit(self.config, point, self.workplace, partial(trial.set_user_attr, "epochs_trained"))
         try:
-            visit.train_teacher(lambda epoch, measurement: _report(trial, visit, epoch, measurement))
+            visit.train_teacher(lambda epoch, measurement: _report(trial, epoch, measurement))
             _describe_teacher(trial, visit)
             students = visit.train_students("search", range(self._wanted(trial, point)))
         except DivergedError as error:
@@ -87,9 +88,7 @@ class Objective:
         return self.config.student.replicates.max * (visits + 1)
 
 
-def _report(trial: optuna.Trial, visit: Visit, epoch: int, measurement: Measurement) -> None:
-    if visit.epochs_trained != trial.user_attrs.get("epochs_trained", 0):  # a worker that is killed says no more
-        trial.set_user_attr("epochs_trained", visit.epochs_trained)
+def _report(trial: optuna.Trial, epoch: int, measurement: Measurement) -> None:
     trial.report(measurement.values["similarity_entropy"], step=epoch)
     if trial.should_prune():
         trial.set_user_attr("pruned_at", epoch)

@@ -35,9 +35,19 @@ def distillation_at(config: StudyConfig, data_hash: str, point: Point | None) ->
 
 
 class Visit:
-    """One visit to a point: its teacher, its students, its cost. Without a point: the student alone."""
+    """One visit to a point: its teacher, its students, its cost. Without a point: the student alone.
 
-    def __init__(self, config: StudyConfig, point: Point | None, workplace: Workplace) -> None:
+    Args:
+        on_saved: told how many epochs it has trained of the teacher so far, whenever they cannot be lost any more.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        point: Point | None,
+        workplace: Workplace,
+        on_saved: Callable[[int], None] = lambda epochs: None,
+    ) -> None:
         self._workplace = workplace
         self._point = point
         self.config = config if point is None else config_at(config, point)
@@ -55,6 +65,7 @@ class Visit:
                 self.config.teacher.probe_temperature,
                 self.config.run.checkpoint_seconds,
                 self._progress,
+                lambda: on_saved(self.epochs_trained),
             )
 
     @property

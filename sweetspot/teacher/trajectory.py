@@ -15,6 +15,7 @@ from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
 from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.lease import Lease, Leases, LostLeaseError
 from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore, run_of
+from sweetspot.store.url import shown
 from sweetspot.teacher.measuring import PROBES, as_teacher, measure
 from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.training import TeacherTraining, network
@@ -23,6 +24,8 @@ from sweetspot.training.weights import load_weights
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
+_TRIES = 4
+"""So often a teacher that is damaged as soon as it is there is trained again."""
 _ENDLESS = 10**9
 """The length of the trunk: longer than any run, so that no decay is in sight."""
 
@@ -75,6 +78,7 @@ class Trajectory:
         ladder: epochs whose snapshots are kept, measured as they would teach, and announced.
         temperature: at which responses are measured.
         checkpoint_seconds: a checkpoint is saved when the last one, or the last snapshot, is older than this.
+        on_saved: called when a snapshot or a checkpoint has landed: what was spent so far is not lost any more.
     """
 
     recipe: Recipe
@@ -86,6 +90,7 @@ class Trajectory:
     temperature: float
     checkpoint_seconds: float
     on_epoch: OnEpoch = lambda phase, epoch, entropy: None
+    on_saved: Callable[[], None] = lambda: None
     spent: Spent = field(default_factory=Spent)
 
     def bring_to(self, epochs: int, on_rung: OnRung = lambda epoch, measurement: None) -> None:
@@ -106,7 +111,7 @@ class Trajectory:
             on_rung(epoch, measurement)
 
         rungs = _Rungs(self.ladder, shared, epochs, reach)
-        while True:
+        for _ in range(_TRIES):
             with suppress(_LostBranchPointError):
                 if shared:
                     self._extend(TRUNK, shared, rungs, is_branch_point=shared < epochs)
@@ -114,6 +119,7 @@ class Trajectory:
                     self._extend(epochs, epochs, rungs, is_branch_point=False)
                 self.spent.epochs_reached = epochs
                 return
+        raise self._does_not_read_back()
 
     def measurements(self, epochs: int) -> dict[Probe, Measurement]:
         """Of the teacher of ``epochs`` epochs, which is in the store."""
@@ -125,7 +131,7 @@ class Trajectory:
 
         Trained again where its weights were damaged or freed since.
         """
-        while True:
+        for _ in range(_TRIES):
             snapshot = self.store.snapshot(self.recipe.hash, self.branch_of(epochs), epochs)
             if snapshot is None:
                 self.bring_to(epochs)
@@ -138,6 +144,11 @@ class Trajectory:
             else:
                 self.store.use(snapshot)
                 return teacher
+        raise self._does_not_read_back()
+
+    def _does_not_read_back(self) -> ArtifactsError:
+        where = shown(self.store.artifacts.url)
+        return ArtifactsError(f"what is written to the artifacts in {where} does not read back: check that disk")
 
     def branch_of(self, epochs: int) -> int:
         """The branch on which the teacher of ``epochs`` epochs lies."""
@@ -179,8 +190,12 @@ class Trajectory:
         snapshots = [s for s in self.store.snapshots(self.recipe.hash, branch) if s.epoch <= target]
         known = self.store.measurements(self.recipe.hash, branch, self.temperature)
         wanted = rungs.of_trunk if branch == TRUNK else rungs.of_branch
+        freed = wanted - {s.epoch for s in snapshots}
         there = []
         for snapshot in snapshots:
+            for epoch in sorted(e for e in freed if e < snapshot.epoch):  # its measurement outlives a snapshot
+                if (epoch, "train") in known and known[epoch, "train"].recomputed:
+                    rungs.announce(branch, known[epoch, "train"])
             if snapshot.epoch in wanted:
                 measurement = known.get((snapshot.epoch, "train"))
                 if measurement is None or not measurement.recomputed:
@@ -210,11 +225,12 @@ class Trajectory:
         checkpoints = _Checkpoints(self, branch, training, lease)
         there = {s.epoch: s for s in self.store.snapshots(self.recipe.hash, branch)}
         while training.epoch < target:
+            before = training.before
             loss, seconds = training.train_epoch(branch or _ENDLESS, checkpoints.on_step)
             done = training.epoch
             self.spent.epochs_trained += 1
             self.spent.epochs_reached = max(self.spent.epochs_reached, done)
-            self.spent.training_seconds += seconds
+            self.spent.training_seconds += seconds - before
             kept = self._kept(branch, target)
             goes_on = kept.get(done, False) or (done > max(there, default=0) and done != branch)
             # One that is there stays, and so does what was measured of it, unless its optimiser is what is missing.
@@ -235,6 +251,7 @@ class Trajectory:
                     build_of(self.device),
                 )
                 self.store.add(snapshot, checkpoints.measured, lease)
+                self.on_saved()
                 checkpoints.begin()
             else:
                 checkpoints.on_epoch()
@@ -380,6 +397,7 @@ class _Checkpoints:
                 checkpoint = Checkpoint(self._lease.name, training.epoch, step, state, detail)
                 recipe = self._trajectory.recipe.hash
                 store.save_checkpoint(checkpoint, recipe, self._branch, self.measured, self._lease)
+                self._trajectory.on_saved()
                 self.measured = []
         self._since = time.monotonic()
 

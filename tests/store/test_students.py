@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -159,3 +161,23 @@ def test_a_deleted_distillation_takes_its_checkpoints_along(store: Store) -> Non
     store.students.delete([HASH])
     assert store.trajectories.checkpoints() == [other]
     assert [_is_there(store, c.state) for c in (mine, other)] == [False, True]
+
+
+def test_a_checkpoint_that_is_further_on_stays(store: Store) -> None:
+    """Two workers train the same student: the slower one takes nothing away."""
+    further, earlier = _checkpoint(store, 0, 2), _checkpoint(store, 0, 1)
+    store.students.save_checkpoint(further)
+    store.students.save_checkpoint(earlier)
+    assert store.students.checkpoint(further.run) == further
+
+
+def test_two_workers_save_the_first_checkpoint_of_a_student_at_once(
+    store: Store, open_store: Callable[[], Store]
+) -> None:
+    stores = [store, *(open_store() for _ in range(3))]
+    for replicate in range(5):
+        checkpoint = _checkpoint(store, replicate, 1)
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda each, c=checkpoint: each.students.save_checkpoint(c), stores))
+        assert store.students.checkpoint(checkpoint.run) == checkpoint
+        assert _is_there(store, checkpoint.state)

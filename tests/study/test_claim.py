@@ -7,6 +7,7 @@ from tiny_study import tiny_config
 
 from sweetspot.config import StudyConfig
 from sweetspot.store import Leases, Store
+from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.study.claim import Outcome, claim_lease, run_next
 from sweetspot.study.jobs import FAILED, FULL, Search
 from sweetspot.study.search import GIVEN_BACK, Counts, create_or_continue, load
@@ -208,3 +209,25 @@ def _recipe(job: Search, batch_size: int) -> str:
     from sweetspot.study.visit import recipe_at
 
     return recipe_at(job._config, job._workplace.data.hash, Point(batch_size, 1)).hash
+
+
+def test_a_full_disk_gives_the_point_back_and_ends_the_worker(workplace: Workplace) -> None:
+    """No other point would fare better; and the study is not to blame."""
+    full = [True]
+
+    def train(trial: optuna.Trial, point: Point) -> float:
+        if full[0]:
+            raise ArtifactsError("cannot write to the artifacts in there (No space left on device)")
+        return 0.5
+
+    job = search(workplace, train)
+    with pytest.raises(ArtifactsError, match="No space left"):
+        run_next(job, workplace)
+    first, waiting = trials(workplace.store)
+    assert (first.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert "No space left" in first.user_attrs[GIVEN_BACK]
+    full[0] = False
+    while run_next(job, workplace) == Outcome.RAN:
+        pass
+    assert trials(workplace.store)[1].params == first.params
+    assert Counts.of(trials(workplace.store)).finished == 4

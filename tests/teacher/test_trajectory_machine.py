@@ -229,6 +229,7 @@ class World:
                 ):
                     session.execute(delete(table))
         shutil.rmtree(self.folder, ignore_errors=True)
+        Artifacts(self.folder).set_owner("this world")
 
     def _run_undisturbed(self) -> dict[tuple[int, int], tuple[str, str]]:
         """The names of weights, and the hash of the network as it teaches, by (branch, epoch)."""
