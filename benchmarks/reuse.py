@@ -12,8 +12,9 @@ One worker in this process, so that a search repeats exactly, goes three times t
   for bit, so that both visit the same points, prune alike, and end with the same recommendation, which is checked;
 - **again**: the same study under another name, in the storage of the first.
 
-Teacher epochs are counted and repeat exactly; times are of this machine and whatever ran beside. Without the store,
-too, every epoch is measured. The bound on the epochs trained with the store, for any number of trials, is batch sizes x
+Teacher epochs are counted and repeat exactly. Times are of this machine and of whatever ran beside: where something
+did, the wall seconds say little, and the CPU seconds of this process more. Without the store, too, every epoch is
+measured. The bound on the epochs trained with the store, for any number of trials, is batch sizes x
 longest; where runs share a trunk and have branches of their own (wsd), the trunk to its last branch point and each
 branch once, which is no more than batch sizes x longest plus each of the other branches.
 """
