@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import IO
 
 from sweetspot.errors import RunError
@@ -90,20 +92,24 @@ class Supervisor:
         Raises:
             RunError: if a worker crashes again and again, or refuses to start.
         """
-        while True:
-            on_poll()
-            for i, child in enumerate(self._children):
-                code = child.process.poll()
-                if code in (None, 0):
-                    continue
-                if child.crashes + 1 >= _MOST_CRASHES or code == 2:
-                    raise RunError(f"worker {child.number} on {child.device} ended with {_what(code)}: {_last(child)}")
-                self._on_log(f"worker {child.number} ended with {_what(code)}: starting it again")
-                self._children[i] = self._start(child.number, child.device)
-                self._children[i].crashes = child.crashes + 1
-            if all(child.process.poll() == 0 for child in self._children):
-                return
-            time.sleep(_POLL_SECONDS)
+        with _remembered_interrupts() as interrupted:
+            while not self._have_ended(on_poll):
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                time.sleep(_POLL_SECONDS)
+
+    def _have_ended(self, on_poll: Callable[[], None]) -> bool:
+        on_poll()
+        for i, child in enumerate(self._children):
+            code = child.process.poll()
+            if code in (None, 0):
+                continue
+            if child.crashes + 1 >= _MOST_CRASHES or code == 2:
+                raise RunError(f"worker {child.number} on {child.device} ended with {_what(code)}: {_last(child)}")
+            self._on_log(f"worker {child.number} ended with {_what(code)}: starting it again")
+            self._children[i] = self._start(child.number, child.device)
+            self._children[i].crashes = child.crashes + 1
+        return all(child.process.poll() == 0 for child in self._children)
 
     def stop(self) -> None:
         """End the workers: they give their trials back. Those that do not are killed."""
@@ -119,6 +125,29 @@ class Supervisor:
                 child.process.wait()
             if child.reader is not None:
                 child.reader.join(1.0)  # what it said last comes before what is said of it
+
+
+@contextmanager
+def _remembered_interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set beside raising KeyboardInterrupt.
+
+    Where an interrupt comes while a library runs a callback, the exception may be swallowed there; the event stays.
+    """
+    interrupted = threading.Event()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
+        yield interrupted
+        return
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _what(code: int | None) -> str:
