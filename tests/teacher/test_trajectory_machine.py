@@ -47,7 +47,7 @@ from sweetspot.training.engine import OnStep
 from sweetspot.training.weights import to_bytes
 
 EXPIRY = 60.0
-EXAMPLES = 25
+EXAMPLES = 15
 LADDER = (2, 4, 6)
 LONGEST = 6
 MOST_WORKERS = 4
