@@ -18,6 +18,7 @@ import fsspec
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sweetspot.errors import RunError, UserError
+from sweetspot.store.outage import Outages, outlasting
 from sweetspot.store.url import shown
 
 _MARK = "sweetspot-store"
@@ -61,6 +62,11 @@ class Artifacts:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.outages = Outages(
+            "the artifacts",
+            lambda error: str(error) if isinstance(error, ArtifactsError) else None,
+            lambda error, waited: error,
+        )
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
             self._local = "file" in (
@@ -75,6 +81,7 @@ class Artifacts:
 
     # -- blobs --------------------------------------------------------------------------------------------------------
 
+    @outlasting
     def put(self, content: bytes) -> str:
         """Store ``content``; its name, the SHA-256 in hexadecimal. Durable when it returns.
 
@@ -90,6 +97,7 @@ class Artifacts:
             raise self._unwritable(error) from error
         return name
 
+    @outlasting
     def get(self, name: str) -> bytes:
         """The content of a blob.
 
@@ -145,6 +153,49 @@ class Artifacts:
     def free_bytes(self) -> int | None:
         """What the disk has left; None where it is not a disk of this machine."""
         return shutil.disk_usage(self._root).free if self._local else None
+
+    # -- notes: what was left for the next owner of a run -------------------------------------------------------------
+
+    def put_note(self, name: str, content: bytes) -> None:
+        """Store a note, which has a name of its own.
+
+        Raises:
+            ArtifactsError: if it cannot be written.
+        """
+        try:
+            self._write(f"{self._root}/notes/{name}", content)
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def notes(self, beginning: str) -> list[str]:
+        """The names of the notes that begin so, oldest first.
+
+        Raises:
+            ArtifactsError: if they cannot be listed.
+        """
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(f"{self._root}/notes", detail=True)
+        except Exception as error:
+            raise self._unreadable(error) from error
+        by_age = sorted((_modified(info), path.rsplit("/", 1)[-1]) for path, info in found.items())
+        return [name for _, name in by_age if name.startswith(beginning) and not name.endswith(".partial")]
+
+    def get_note(self, name: str) -> bytes:
+        """The content of a note; empty if it is gone."""
+        try:
+            return cast(bytes, self._fs.cat_file(f"{self._root}/notes/{name}"))
+        except FileNotFoundError:
+            return b""
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def remove_note(self, name: str) -> None:
+        """Remove a note. Harmless when it is gone."""
+        with suppress(OSError):
+            self._fs.rm_file(f"{self._root}/notes/{name}")
+
+    # -- whose they are -----------------------------------------------------------------------------------------------
 
     def owner(self) -> str | None:
         """The id of the database whose artifacts these are; None where no database has them yet.

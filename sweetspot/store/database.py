@@ -5,39 +5,99 @@ import random
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 from sqlalchemy import Connection, delete, func, insert, inspect, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from sweetspot.config import RunConfig
 from sweetspot.errors import UserError
 from sweetspot.store.migrations import migrate
+from sweetspot.store.outage import DatabaseDownError, Outages, outlasting
 from sweetspot.store.schema import VERSION, Base, SchemaVersion, StudyRow
 from sweetspot.store.url import full, shown
 
 _log = logging.getLogger(__name__)
 _BUSY_SECONDS = 60
+_SQLITE_DOWN = ("locked", "busy", "disk I/O error", "unable to open", "disk is full", "readonly")
 _CONNECT_SECONDS = 10
+_SILENT_SECONDS = 20
 
 T = TypeVar("T")
 
 
 class Storage(RDBStorage):
-    """Optuna's storage in which a heartbeat outlives a database error."""
+    """Optuna's storage that outlasts outages: its calls wait for the database, and heartbeats go on after them.
+
+    Args:
+        url: of the database.
+        run: heartbeat and grace period; None: no heartbeats.
+    """
+
+    def __init__(self, url: URL, run: RunConfig | None) -> None:
+        self.outages = Outages(
+            "the database", _why_down, lambda error, waited: DatabaseDownError(_down(url, error, waited))
+        )
+        super().__init__(
+            full(url).replace("{", "{{").replace("}", "}}"),  # Optuna takes the URL for a format string
+            _engine_options(url),
+            heartbeat_interval=run.heartbeat_seconds if run else None,
+            grace_period=run.grace_seconds if run else None,
+        )
 
     def record_heartbeat(self, trial_id: int) -> None:
         """As in Optuna, but an error is logged: raised, it would end the heartbeat's thread for good."""
         try:
             super().record_heartbeat(trial_id)  # type: ignore[no-untyped-call,unused-ignore]
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            _log.warning("heartbeat of trial %d not recorded, will retry: %s", trial_id, type(error).__name__)
+            _log.info("heartbeat of trial %d not recorded, will retry: %s", trial_id, type(error).__name__)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """As in Optuna; a result whose acknowledgement was lost in an outage is found delivered."""
+        tries = 0
+
+        def tell() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                return super(Storage, self).set_trial_state_values(trial_id, state, values)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                if tries == 1:
+                    raise
+                there = super(Storage, self).get_trial(trial_id)
+                if there.state != state or (values is not None and list(values) != there.values):
+                    raise
+                return True
+
+        return self.outages.outlast(tell)
+
+
+# Those that create a study or a trial may not be repeated blindly; the claim finds and mends what they leave.
+for _name in (
+    "delete_study", "get_all_studies", "get_all_trials", "get_study_directions", "get_study_id_from_name",
+    "get_study_name_from_id", "get_study_system_attrs", "get_study_user_attrs", "get_trial", "get_trial_param",
+    "get_trial_id_from_study_id_trial_number", "get_trial_system_attrs", "get_trial_user_attrs",
+    "set_study_system_attr", "set_study_user_attr", "set_trial_intermediate_value", "set_trial_param",
+    "set_trial_system_attr", "set_trial_user_attr",
+    "_create_new_trial", "_get_best_trial_id", "_get_stale_trial_ids", "_get_trials", "_set_trial_param",
+):  # fmt: skip
+    setattr(Storage, _name, outlasting(getattr(RDBStorage, _name)))
 
 
 class Database:
@@ -50,6 +110,7 @@ class Database:
         self.url = url
         self.storage = storage
         self.engine = storage.engine
+        self.outages = storage.outages
         self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
 
     def close(self) -> None:
@@ -69,7 +130,7 @@ def open_database(url: URL, run: RunConfig | None = None) -> Database:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = _retried(url, lambda: _storage(url, run))
+        storage = _retried(url, lambda: Storage(url, run))
     database = Database(url, storage)
     try:
         _retried(url, lambda: _create_schema(database))
@@ -79,21 +140,23 @@ def open_database(url: URL, run: RunConfig | None = None) -> Database:
     return database
 
 
-def _storage(url: URL, run: RunConfig | None) -> Storage:
-    return Storage(
-        full(url).replace("{", "{{").replace("}", "}}"),  # Optuna takes the URL for a format string
-        _engine_options(url),
-        heartbeat_interval=run.heartbeat_seconds if run else None,
-        grace_period=run.grace_seconds if run else None,
-    )
-
-
 def _engine_options(url: URL) -> dict[str, Any]:
     # A worker needs one connection; the heartbeat's and the lease's threads a second and a third now and then.
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2}
     if url.get_backend_name() == "sqlite":
         return options | {"creator": lambda: _connect_sqlite(str(url.database))}
-    return options | {"connect_args": {"connect_timeout": _CONNECT_SECONDS}}
+    # All four threads of a worker may be waiting for a database that is cut off.
+    options |= {"pool_timeout": 4 * _CONNECT_SECONDS, "connect_args": {"connect_timeout": _CONNECT_SECONDS}}
+    if url.get_backend_name() == "postgresql":
+        # A connection that is cut without a word is noticed in seconds, not in the two hours of the system's default.
+        options["connect_args"] |= {
+            "keepalives": 1,
+            "keepalives_idle": _CONNECT_SECONDS,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 1000 * _SILENT_SECONDS,
+        }
+    return options
 
 
 def _connect_sqlite(path: str) -> sqlite3.Connection:
@@ -135,10 +198,35 @@ def _unreachable(url: URL, error: Exception) -> UserError:
         folder = Path(str(url.database)).parent
         hint = f"may you write in {folder}?" if folder.is_dir() else f"there is no folder {folder}"
     cause = getattr(error, "orig", None) or error
-    reason = _first_line(cause)
-    if url.password:
-        reason = reason.replace(str(url.password), "***")
+    reason = _without_password(url, _first_line(cause))
     return UserError(f"cannot open the database {shown(url)} ({reason}): {hint}")
+
+
+def _why_down(error: Exception) -> str | None:
+    """Why a database does not answer; None for an error that says something else."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    if isinstance(cause, PoolTimeoutError):
+        return "every connection waits for the database"
+    if not isinstance(cause, DBAPIError):
+        return None
+    original = cause.orig or cause
+    if isinstance(original, sqlite3.Error):
+        is_down = any(word in str(original) for word in _SQLITE_DOWN)
+    else:
+        is_down = cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
+        # A server that has become a standby is read-only until clients find the new one.
+        is_down = is_down or getattr(original, "sqlstate", None) == "25006"
+    return f"the database does not answer ({_first_line(original)})" if is_down else None
+
+
+def _down(url: URL, error: Exception, waited: float) -> str:
+    why = _without_password(url, _why_down(error) or "")
+    for_long = f" and has not for {waited:.0f} s" if waited > 1 else ""
+    return f"{why}{for_long}: {shown(url)}; the same command continues"
+
+
+def _without_password(url: URL, text: str) -> str:
+    return text.replace(str(url.password), "***") if url.password else text
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,9 +12,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from sweetspot.store.database import Database
+from sweetspot.store.outage import DatabaseDownError, outlasting
 from sweetspot.store.schema import LeaseRow
 
 _log = logging.getLogger(__name__)
+_LOOKS = 8
+"""At least so often a lease is looked at before it is taken from a silent owner."""
 
 
 class LostLeaseError(Exception):
@@ -62,11 +65,22 @@ class Lease:
         self.release()
 
 
+@dataclass
+class _Silence:
+    """Of a lease whose token and counter have not moved: seconds of silence that were observed, and the last look."""
+
+    token: int
+    counter: int
+    seconds: float
+    looked: float
+
+
 class Leases:
     """The leases of one worker: takes, renews and frees them.
 
     A lease is taken over when its counter has not moved for ``expiry`` seconds on *this* worker's monotonic clock (no
-    two machines' clocks are compared), or at once when its owner is known to be dead.
+    two machines' clocks are compared), or at once when its owner is known to be dead. Only time in which this worker
+    looks again and again counts: in an outage of the database, or while this worker was stopped, nobody is silent.
 
     Args:
         database: the shared database.
@@ -85,15 +99,17 @@ class Leases:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.owner = owner
+        self.outages = database.outages
         self._session = database.session
         self._expiry = expiry
         self._is_dead = is_dead
         self._clock = clock
-        self._seen: dict[str, tuple[int, int, float]] = {}  # name -> token, counter, when it was first seen so
+        self._seen: dict[str, _Silence] = {}
         self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
+    @outlasting
     def acquire(self, name: str, heading_for: int = 0) -> Lease | None:
         """The lease, or None while another worker holds it."""
         with self._session.begin() as session:
@@ -125,14 +141,20 @@ class Leases:
         return lease
 
     def _abandoned(self, row: LeaseRow) -> bool:
+        if row.owner == self.owner:  # its acknowledgement, or that of its release, was lost
+            with self._lock:
+                return row.name not in self._held
         if self._is_dead(row.owner):
             return True
-        token, counter, since = self._seen.get(row.name, (-1, -1, 0.0))
-        if (token, counter) != (row.token, row.counter):
-            self._seen[row.name] = (row.token, row.counter, self._clock())
+        there, now = self._seen.get(row.name), self._clock()
+        if there is None or (there.token, there.counter) != (row.token, row.counter):
+            self._seen[row.name] = _Silence(row.token, row.counter, 0.0, now)
             return False
-        return self._clock() - since > self._expiry
+        there.seconds += min(now - there.looked, self._expiry / _LOOKS)
+        there.looked = now
+        return there.seconds > self._expiry
 
+    @outlasting
     def release(self, lease: Lease) -> None:
         with self._lock:
             if self._held.get(lease.name) is lease:
@@ -142,6 +164,7 @@ class Leases:
                 update(LeaseRow).where(LeaseRow.name == lease.name, LeaseRow.token == lease.token).values(owner="")
             )
 
+    @outlasting
     def renew(self) -> None:
         """Renew every lease that is held; one that is lost says so from then on."""
         with self._lock:
@@ -163,14 +186,15 @@ class Leases:
             while not self._stop.wait(seconds):
                 try:
                     self.renew()
-                except SQLAlchemyError as error:
-                    _log.warning("leases not renewed, will retry: %s", type(error).__name__)
+                except (SQLAlchemyError, DatabaseDownError) as error:
+                    _log.info("leases not renewed, will retry: %s", type(error).__name__)
 
         threading.Thread(target=run, name="leases", daemon=True).start()
 
     def stop_renewing(self) -> None:
         self._stop.set()
 
+    @outlasting
     def held_by_others(self, prefix: str) -> dict[str, int]:
         """Names (without ``prefix``) of the leases that other workers hold, with the epoch each is heading for.
 

@@ -18,6 +18,7 @@ from sweetspot.store.checkpoints import (
     save_checkpoint,
 )
 from sweetspot.store.database import Database
+from sweetspot.store.outage import outlasting_methods
 from sweetspot.store.schema import CheckpointRow, StudentRow
 
 Purpose = Literal["search", "confirm"]
@@ -55,10 +56,12 @@ class Student:
         return None if self.test_correct is None else float(self.test_correct.mean())
 
 
+@outlasting_methods
 class StudentStore:
     """Students by the hash of their distillation and their replicate's index."""
 
     def __init__(self, database: Database, artifacts: Artifacts) -> None:
+        self.outages = database.outages
         self._session = database.session
         self.artifacts = artifacts
 

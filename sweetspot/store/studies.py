@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sweetspot.config import StudyConfig
 from sweetspot.store.database import Database
+from sweetspot.store.outage import outlasting_methods
 from sweetspot.store.schema import StudyRow
 
 
@@ -20,10 +21,12 @@ class StudyRecord:
     test_looks: int
 
 
+@outlasting_methods
 class StudyStore:
     """The studies of a database."""
 
     def __init__(self, database: Database) -> None:
+        self.outages = database.outages
         self._session = database.session
 
     def add(self, name: str, config: StudyConfig, data_hash: str) -> bool:

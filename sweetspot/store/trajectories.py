@@ -20,6 +20,7 @@ from sweetspot.store.checkpoints import (
 )
 from sweetspot.store.database import Database
 from sweetspot.store.lease import Lease
+from sweetspot.store.outage import outlasting_methods
 from sweetspot.store.schema import CheckpointRow, EpochRow, RecipeRow, RequestRow, SnapshotRow, now
 
 Probe = Literal["train", "validation"]
@@ -70,10 +71,12 @@ class Measurement:
     seconds: float | None = None
 
 
+@outlasting_methods
 class TrajectoryStore:
     """The truth about what has been trained. A row is written after the blobs it names."""
 
     def __init__(self, database: Database, artifacts: Artifacts) -> None:
+        self.outages = database.outages
         self._session = database.session
         self.artifacts = artifacts
 

@@ -14,6 +14,7 @@ import psutil
 from sqlalchemy import delete, select, update
 
 from sweetspot.store.database import Database
+from sweetspot.store.outage import outlasting_methods
 from sweetspot.store.schema import WorkerRow, now
 
 _SAME_START_SECONDS = 3.0
@@ -53,10 +54,12 @@ def _started(pid: int) -> float:
     return float(psutil.Process(pid).create_time() - booted)
 
 
+@outlasting_methods
 class WorkerStore:
     """Worker processes register here, say what they do, and are found dead."""
 
     def __init__(self, database: Database) -> None:
+        self.outages = database.outages
         self._session = database.session
 
     def register(self, device: str) -> str:

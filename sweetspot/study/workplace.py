@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweetspot.config import RunConfig, StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
+from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.url import data_folder
 from sweetspot.study.space import Point
 from sweetspot.training.device import devices, prepare, resolve_precision
@@ -72,7 +73,7 @@ def registered(store: Store, device: str, run: RunConfig) -> Iterator[Leases]:
         yield leases
     finally:
         leases.stop_renewing()
-        with suppress(SQLAlchemyError):
+        with suppress(SQLAlchemyError, DatabaseDownError):
             store.workers.unregister(leases.owner)
 
 

@@ -8,18 +8,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sweetspot.data.study_data import StudyData
 from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
-from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.lease import Lease, Leases, LostLeaseError
+from sweetspot.store.outage import DatabaseDownError, patience
 from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore, run_of
 from sweetspot.store.url import shown
 from sweetspot.teacher.measuring import PROBES, as_teacher, measure
 from sweetspot.teacher.recipe import Recipe
+from sweetspot.teacher.saving import Saving, deliver_left
 from sweetspot.teacher.training import TeacherTraining, network
 from sweetspot.training.device import build_of
+from sweetspot.training.resume import StoppedError
 from sweetspot.training.weights import load_weights
 
 _log = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class _Rungs:
     def announce(self, branch: int, measurement: Measurement) -> None:
         wanted = self.of_trunk if branch == TRUNK else self.of_branch
         if measurement.epoch in wanted and measurement.epoch > self._last:
-            self._last = measurement.epoch
             self._on_rung(measurement.epoch, measurement)
+            self._last = measurement.epoch
 
 
 @dataclass
@@ -79,6 +81,7 @@ class Trajectory:
         temperature: at which responses are measured.
         checkpoint_seconds: a checkpoint is saved when the last one, or the last snapshot, is older than this.
         on_saved: called when a snapshot or a checkpoint has landed: what was spent so far is not lost any more.
+        should_stop: asked after each step, and while it waits: whether to save, and to raise ``StoppedError``.
     """
 
     recipe: Recipe
@@ -91,7 +94,10 @@ class Trajectory:
     checkpoint_seconds: float
     on_epoch: OnEpoch = lambda phase, epoch, entropy: None
     on_saved: Callable[[], None] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
     spent: Spent = field(default_factory=Spent)
+    _asked: dict[int, bool] = field(default_factory=dict, init=False)
+    """Epochs of the branch under way that others ask for, as last heard."""
 
     def bring_to(self, epochs: int, on_rung: OnRung = lambda epoch, measurement: None) -> None:
         """Make sure that the teacher of ``epochs`` epochs is in the store, measured.
@@ -169,11 +175,14 @@ class Trajectory:
             self.store.ask_for(self.recipe.hash, branch, target, is_branch_point=is_branch_point)
             lease = self.leases.acquire(lease_name(self.recipe, branch), heading_for=target)
             if lease is None:
+                if self.should_stop():
+                    raise StoppedError
                 self.on_epoch("waiting", there[-1].epoch if there else 0, None)
                 time.sleep(_POLL_SECONDS)
                 self.spent.waiting_seconds += _POLL_SECONDS
                 continue
             with lease:
+                deliver_left(self.store, self.recipe.hash, branch, lease)
                 # Another worker may have got there between the look and the lease.
                 if not is_there(self._announce(branch, target, rungs)):
                     try:
@@ -222,47 +231,56 @@ class Trajectory:
     def _train(self, branch: int, target: int, rungs: _Rungs, lease: Lease) -> None:
         """Train a branch from the furthest point before ``target`` to ``target``."""
         training = self._start(branch, target)
-        checkpoints = _Checkpoints(self, branch, training, lease)
+        saving = Saving(
+            self.store, self.recipe.hash, branch, lease, training, self.checkpoint_seconds,
+            self.on_saved, lambda measurement: rungs.announce(branch, measurement), self.should_stop,
+        )  # fmt: skip
         there = {s.epoch: s for s in self.store.snapshots(self.recipe.hash, branch)}
-        while training.epoch < target:
-            before = training.before
-            loss, seconds = training.train_epoch(branch or _ENDLESS, checkpoints.on_step)
-            done = training.epoch
-            self.spent.epochs_trained += 1
-            self.spent.epochs_reached = max(self.spent.epochs_reached, done)
-            self.spent.training_seconds += seconds - before
-            kept = self._kept(branch, target)
-            goes_on = kept.get(done, False) or (done > max(there, default=0) and done != branch)
-            # One that is there stays, and so does what was measured of it, unless its optimiser is what is missing.
-            is_new = done not in there or (goes_on and not there[done].optimizer)
-            keep = done in kept and is_new
-            responder = self._as_teacher(copy.deepcopy(training.model)) if keep else training.model
-            now = self._measured(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
-            checkpoints.measured += now if is_new else []
-            if keep:
-                put = self.store.artifacts.put
-                snapshot = Snapshot(
-                    self.recipe.hash,
-                    branch,
-                    done,
-                    put(training.weights()),
-                    put(training.optimizer_state()) if goes_on else None,
-                    kept[done],
-                    build_of(self.device),
-                )
-                self.store.add(snapshot, checkpoints.measured, lease)
-                self.on_saved()
-                checkpoints.begin()
-            else:
-                checkpoints.on_epoch()
-            self.on_epoch("teacher", done, now[0].values["similarity_entropy"])
-            if keep:
-                rungs.announce(branch, now[0])
+        self._asked = {}
+        try:
+            while training.epoch < target:
+                self._train_epoch(branch, target, training, saving, there)
+            saving.deliver()
+            saving.tell()
+        except (DatabaseDownError, ArtifactsError, StoppedError):
+            saving.leave_behind()
+            raise
+
+    def _train_epoch(
+        self, branch: int, target: int, training: TeacherTraining, saving: Saving, there: Mapping[int, Snapshot]
+    ) -> None:
+        """Train the next epoch, measure it, and hand what is kept of it to ``saving``."""
+        before = training.before
+        loss, seconds = training.train_epoch(branch or _ENDLESS, saving.on_step)
+        done = training.epoch
+        self.spent.epochs_trained += 1
+        self.spent.epochs_reached = max(self.spent.epochs_reached, done)
+        self.spent.training_seconds += seconds - before
+        kept = self._kept(branch, target)
+        goes_on = kept.get(done, False) or (done > max(there, default=0) and done != branch)
+        # One that is there stays, and so does what was measured of it, unless its optimiser is what is missing.
+        is_new = done not in there or (goes_on and not there[done].optimizer)
+        keep = done in kept and is_new
+        responder = self._as_teacher(copy.deepcopy(training.model)) if keep else training.model
+        now = self._measured(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
+        if is_new:
+            saving.measured(now)
+        if keep:
+            state = training.optimizer_state() if goes_on else None
+            build = build_of(self.device)
+            saving.keep(done, training.weights(), state, now[0], is_branch_point=kept[done], build=build)
+        if done < target:
+            saving.on_epoch()
+        self.on_epoch("teacher", done, now[0].values["similarity_entropy"])
+        saving.tell()
 
     def _kept(self, branch: int, target: int) -> dict[int, bool]:
         """The epochs of a branch whose snapshots are kept, with whether other runs may go on from them."""
         kept = dict.fromkeys((*self.ladder, target), False)
-        kept |= self.store.asked_for(self.recipe.hash, branch)
+        if not self.store.outages.is_down:
+            with suppress(DatabaseDownError), patience(0):
+                self._asked = self.store.asked_for(self.recipe.hash, branch)
+        kept |= self._asked
         if branch == TRUNK:
             kept |= dict.fromkeys(map(self.recipe.schedule.shared_epochs, self.ladder), True)
         return kept
@@ -342,64 +360,6 @@ class Trajectory:
         )  # fmt: skip
         self.spent.measuring_seconds += time.monotonic() - started
         return measured
-
-
-class _Checkpoints:
-    """Saves a training now and then, and stops it when its lease is lost.
-
-    Attributes:
-        measured: what was measured since the last snapshot or checkpoint; it is recorded with the next one.
-    """
-
-    def __init__(self, trajectory: Trajectory, branch: int, training: TeacherTraining, lease: Lease) -> None:
-        self._trajectory = trajectory
-        self._branch = branch
-        self._training = training
-        self._lease = lease
-        there = trajectory.store.checkpoint(lease.name)
-        # One that is further on belongs to a longer run that was interrupted: it stays.
-        self._ahead = there.position if there is not None else (0, 0)
-        self.begin()
-
-    def begin(self) -> None:
-        """From now on a checkpoint is due after ``checkpoint_seconds``."""
-        self.measured: list[Measurement] = []
-        self._since = time.monotonic()
-
-    def on_step(self, step: int, loss: Tensor) -> None:
-        """An :data:`OnStep`: saves when it is time, but for the last step, after which the epoch is measured first.
-
-        Raises:
-            LostLeaseError: if another worker trains on in this one's place.
-        """
-        if self._lease.is_lost:
-            raise LostLeaseError(self._lease.name)
-        if self._is_due() and step < self._training.steps:
-            self._save(step, loss)
-
-    def on_epoch(self) -> None:
-        """After an epoch that was measured: saves when it is time."""
-        if self._is_due():
-            self._save(0, torch.zeros(()))
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._since > self._trajectory.checkpoint_seconds
-
-    def _save(self, step: int, loss: Tensor) -> None:
-        training, store = self._training, self._trajectory.store
-        if (training.epoch, step) > self._ahead:
-            try:
-                state = store.artifacts.put(training.state(loss))
-            except ArtifactsError as error:  # the snapshot may still be written, once there is room again
-                _log.warning("no checkpoint: %s", error)
-            else:
-                detail = {"seconds": training.seconds}
-                checkpoint = Checkpoint(self._lease.name, training.epoch, step, state, detail)
-                recipe = self._trajectory.recipe.hash
-                store.save_checkpoint(checkpoint, recipe, self._branch, self.measured, self._lease)
-                self._trajectory.on_saved()
-                self.measured = []
-        self._since = time.monotonic()
 
 
 def branch_of(recipe: Recipe, epochs: int) -> int:

@@ -7,6 +7,11 @@ from sweetspot.training.engine import MidEpoch
 from sweetspot.training.optimizers import load_state_tensors, state_tensors
 from sweetspot.training.weights import from_bytes, to_bytes
 
+
+class StoppedError(Exception):
+    """A training was asked to stop, and has saved its place."""
+
+
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 

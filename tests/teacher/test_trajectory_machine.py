@@ -36,6 +36,7 @@ from sweetspot.data.images import Images
 from sweetspot.data.study_data import StudyData
 from sweetspot.store import Artifacts, Leases
 from sweetspot.store.database import Database, open_database
+from sweetspot.store.outage import Outages
 from sweetspot.store.schema import Base, CheckpointRow, LeaseRow, SnapshotRow
 from sweetspot.store.trajectories import TrajectoryStore, run_of
 from sweetspot.store.url import database_url
@@ -163,6 +164,7 @@ class Sessions:
 @dataclass
 class SteppedDatabase:
     session: Sessions
+    outages: Outages
 
 
 class Stepped(Artifacts):
@@ -213,7 +215,7 @@ class World:
         self.clear()
 
     def database(self) -> Any:
-        return SteppedDatabase(Sessions(self._database.session))
+        return SteppedDatabase(Sessions(self._database.session), self._database.outages)
 
     def clear(self) -> None:
         self.now, self.epochs_trained = 0.0, []
@@ -333,7 +335,7 @@ class Workers(RuleBasedStateMachine):
     @rule(number=st.integers(0, MOST_WORKERS - 1))
     def stall_until_taken_for_dead(self, number: int) -> None:
         self.stall(number)
-        for _ in range(5):
+        for _ in range(10):  # a lease is taken over once somebody has watched its silence for so long
             self.let_time_pass()
             for worker in self.workers:
                 if not worker.is_stalled:
@@ -343,7 +345,7 @@ class Workers(RuleBasedStateMachine):
 
     @rule()
     def let_time_pass(self) -> None:
-        self.world.now += EXPIRY / 3
+        self.world.now += EXPIRY / 8
         for worker in self.workers:
             if not worker.is_stalled:
                 worker.leases.renew()
