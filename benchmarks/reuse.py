@@ -160,8 +160,8 @@ class Forgetful:
     watch: Watch
 
     @property
-    def name(self) -> str:
-        return self.job.name
+    def study(self) -> optuna.Study:
+        return self.job.study
 
     @property
     def pruner(self) -> BasePruner:
@@ -172,6 +172,9 @@ class Forgetful:
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         return self.job.wants_trial(trials)
+
+    def saved(self, trial: FrozenTrial) -> str:
+        return self.job.saved(trial)
 
     def suggest(self, trial: optuna.Trial) -> Any:
         return self.job.suggest(trial)

@@ -333,6 +333,12 @@ class RunConfig(Part):
     deterministic: bool = False
     heartbeat_seconds: Count = 15
     grace_seconds: Count = 900
+    """How long a silent worker on another machine keeps its trial."""
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long a worker waits for a database or for artifacts that do not answer: well within the grace."""
+        return self.grace_seconds * 2 / 3
 
     @model_validator(mode="after")
     def _grace_outlasts_heartbeats(self) -> Self:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweetspot.cli import snapshots
+from sweetspot.cli import snapshots, workers
+from sweetspot.cli.dashboard import dashboard
 from sweetspot.cli.options import (
     Artifacts,
     Data,
@@ -20,6 +21,7 @@ from sweetspot.cli.options import (
     StudyFile,
     StudyName,
     Teacher,
+    offer_storage_file,
 )
 from sweetspot.cli.printing import print_json, print_rich
 
@@ -34,6 +36,8 @@ app = typer.Typer(
     help="Finds how long, and at which batch size, to train a teacher so that its student is best.",
 )
 app.add_typer(snapshots.app, name="snapshots")
+app.add_typer(workers.app, name="workers")
+app.command()(dashboard)
 
 
 @app.command()
@@ -60,6 +64,10 @@ def optimize(
         str,
         typer.Option(metavar="N|auto", help="Worker processes. auto: one per GPU, else one per core."),
     ] = "auto",
+    workers_per_gpu: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="With --workers auto: so many on each GPU, for small networks."),
+    ] = 1,
     device: Device = "auto",
     storage: Storage = None,
     artifacts: Artifacts = None,
@@ -70,6 +78,10 @@ def optimize(
         typer.Option(
             metavar="S", min=0, help="Seconds after which the search starts no further trial.", show_default="none"
         ),
+    ] = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append what the workers log there, with times.", show_default="none"),
     ] = None,
     seed: Seed = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation out.")] = False,
@@ -101,9 +113,11 @@ def optimize(
         artifacts=artifacts,
         data=data,
         workers=_workers(workers),
+        workers_per_gpu=workers_per_gpu,
         device=device,
         trials=config.search.trials if total else None,
         timeout=timeout,
+        log=log_file,
     )
     if dry_run:
         cost, sentence = plan(config, run)
@@ -173,15 +187,31 @@ def worker(
         typer.Option(metavar="STUDY", help="Study to join.", show_default="every study that has trials left"),
     ] = None,
     device: Device = "auto",
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Wait for further studies, or for further trials of this one.")
+    ] = False,
     storage: Storage = None,
     artifacts: Artifacts = None,
     data: Data = None,
 ) -> None:
-    """Join a study that exists, with the configuration kept in the database, until it is done."""
+    """Join a study that exists, with the configuration kept in the database, until it is done.
+
+    SIGTERM, Ctrl-C and sweetspot workers drain: it saves its place, gives its trial back and ends. Once more: at once.
+    """
     from sweetspot.workers.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    work(name, storage=storage, artifacts=artifacts, data=data, device=device)
+    work(name, storage=storage, artifacts=artifacts, data=data, device=device, forever=forever)
+
+
+@app.command()
+def init(storage: Storage = None, artifacts: Artifacts = None) -> None:
+    """Make the database's tables, or bring them to this version, and mark the artifacts as its own."""
+    from sweetspot.store import Store
+    from sweetspot.store.url import shown
+
+    with Store(storage, artifacts) as store:
+        print(f"ready: {shown(store.url)}, artifacts in {shown(store.artifacts_url)}")
 
 
 @app.command()
@@ -279,6 +309,9 @@ def models(json_: Json = False) -> None:
     from sweetspot.models import describe, names
 
     _list({name: describe(name) for name in names()}, json_)
+
+
+offer_storage_file(app)
 
 
 def _draft(

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
+        if arguments is None:
+            _hide_password(given)
         code = get_command(app).main(given or ["--help"], prog_name="sweetspot", standalone_mode=False)
         sys.stdout.flush()
         if code == _INTERRUPTED:  # the parser turns Ctrl-C into this
@@ -45,6 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not os.environ.get("SWEETSPOT_TRACEBACK"):
             return _say(f"{type(error).__name__}: {error} (SWEETSPOT_TRACEBACK=1 shows where)", 1)
         raise
+
+
+def _hide_password(given: list[str]) -> None:
+    """Start again with a database URL that has a password in the environment: everybody can read argument lists."""
+    for i, argument in enumerate(given):
+        option, is_one, url = argument.partition("=")
+        if option == "--storage" and (is_one or i + 1 < len(given)):
+            from sweetspot.store.url import has_password
+
+            url, after = (url, i + 1) if is_one else (given[i + 1], i + 2)
+            if has_password(url):
+                os.environ["SWEETSPOT_STORAGE"] = url
+                os.execv(sys.executable, [sys.executable, "-m", "sweetspot", *given[:i], *given[after:]])
 
 
 def _say(error: object, code: int) -> int:

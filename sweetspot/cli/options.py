@@ -1,7 +1,11 @@
 """The options that several commands share."""
 
+import functools
+import inspect
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,3 +69,56 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 StudyName = Annotated[
     str | None, typer.Argument(metavar="[STUDY]", show_default="the only study there is", help="A study's name.")
 ]
+
+
+StorageFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="SWEETSPOT_STORAGE_FILE",
+        show_envvar=True,
+        show_default="none",
+        help="File whose one line is the database's URL, password and all.",
+    ),
+]
+
+
+def with_storage_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that takes ``--storage`` takes its value from ``--storage-file``, too; any other stays as it is."""
+    signature = inspect.signature(command, eval_str=True)
+    if "storage" not in signature.parameters:
+        return command
+
+    def run(*, storage_file: Path | None = None, **given: Any) -> Any:
+        if storage_file is not None:
+            from sweetspot.errors import UserError
+            from sweetspot.store.url import read_storage_file
+
+            if given["storage"] not in (None, os.environ.get("SWEETSPOT_STORAGE")):
+                raise UserError("--storage and --storage-file both name a database: give one of them")
+            given["storage"] = read_storage_file(storage_file)
+        return command(**given)
+
+    functools.update_wrapper(run, command)
+    parameters = dict(signature.parameters)
+    parameters["storage_file"] = inspect.Parameter(
+        "storage_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=StorageFile
+    )
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters.values()]
+    del run.__wrapped__  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    return run
+
+
+def offer_storage_file(app: typer.Typer) -> None:
+    """Let every command of an app, and of the apps under it, that takes ``--storage`` take ``--storage-file``."""
+    for info in app.registered_commands:
+        if info.callback is not None:
+            info.callback = with_storage_file(info.callback)
+    main = app.registered_callback
+    if main is not None and main.callback is not None:
+        main.callback = with_storage_file(main.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            offer_storage_file(group.typer_instance)

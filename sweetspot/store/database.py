@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import Connection, delete, event, func, insert, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
@@ -60,6 +60,8 @@ class Storage(RDBStorage):
             heartbeat_interval=run.heartbeat_seconds if run else None,
             grace_period=run.grace_seconds if run else None,
         )
+        if url.get_backend_name() == "postgresql":
+            event.listen(self.engine, "connect", _use_utc)
 
     def record_heartbeat(self, trial_id: int) -> None:
         """As in Optuna, but an error is logged: raised, it would end the heartbeat's thread for good."""
@@ -67,6 +69,18 @@ class Storage(RDBStorage):
             super().record_heartbeat(trial_id)  # type: ignore[no-untyped-call,unused-ignore]
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             _log.info("heartbeat of trial %d not recorded, will retry: %s", trial_id, type(error).__name__)
+
+    def silent_trial_ids(self, study_id: int) -> list[int]:
+        """The running trials of a study whose heartbeat has stood still for longer than the grace period."""
+        return self._stale_trial_ids(study_id) if self.heartbeat_interval is not None else []
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        """None: Optuna asks before each trial and fails them for good; whoever claims gives them back instead."""
+        return []
+
+    @outlasting
+    def _stale_trial_ids(self, study_id: int) -> list[int]:
+        return super()._get_stale_trial_ids(study_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """As in Optuna; a result whose acknowledgement was lost in an outage is found delivered."""
@@ -95,7 +109,7 @@ for _name in (
     "get_trial_id_from_study_id_trial_number", "get_trial_system_attrs", "get_trial_user_attrs",
     "set_study_system_attr", "set_study_user_attr", "set_trial_intermediate_value", "set_trial_param",
     "set_trial_system_attr", "set_trial_user_attr",
-    "_create_new_trial", "_get_best_trial_id", "_get_stale_trial_ids", "_get_trials", "_set_trial_param",
+    "_create_new_trial", "_get_best_trial_id", "_get_trials", "_set_trial_param",
 ):  # fmt: skip
     setattr(Storage, _name, outlasting(getattr(RDBStorage, _name)))
 
@@ -157,6 +171,13 @@ def _engine_options(url: URL) -> dict[str, Any]:
             "tcp_user_timeout": 1000 * _SILENT_SECONDS,
         }
     return options
+
+
+def _use_utc(connection: Any, _: object) -> None:
+    """Heartbeats are stored in the session's local time, which must not be put forward in spring."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def _connect_sqlite(path: str) -> sqlite3.Connection:

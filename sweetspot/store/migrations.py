@@ -20,7 +20,16 @@ def _to_2(op: Operations) -> None:
     op.drop_column("sweetspot_snapshot", "resume_only")
 
 
-_TO: dict[int, Callable[[Operations], None]] = {2: _to_2}
+def _to_3(op: Operations) -> None:
+    """Workers can be asked to stop."""
+    there = sa.inspect(op.get_bind())
+    if not there.has_table("sweetspot_worker"):
+        return
+    if "drain" not in {column["name"] for column in there.get_columns("sweetspot_worker")}:
+        op.add_column("sweetspot_worker", sa.Column("drain", sa.Boolean, nullable=False, server_default=sa.false()))
+
+
+_TO: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3}
 """What makes a version out of the one before it. Tables that are new are made by whoever calls."""
 
 

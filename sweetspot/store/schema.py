@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, true
+from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-VERSION = 2
+VERSION = 3
 """Of this schema; a database of an older one is migrated (:mod:`sweetspot.store.migrations`), a newer one refused."""
 
 
@@ -196,6 +196,8 @@ class WorkerRow(Base):
     trial: Mapped[int | None] = mapped_column(default=None)
     phase: Mapped[str] = mapped_column(String(32), default="starting")
     detail: Mapped[dict[str, Any]]
-    """What it trains: batch_size, epochs, epoch, similarity_entropy; as far as they apply."""
+    """What it trains: batch_size, epochs, epoch, similarity_entropy, images_per_second; as far as they apply."""
+    drain: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it was asked to stop."""
     started: Mapped[datetime] = mapped_column(default=now)
     last_seen: Mapped[datetime] = mapped_column(default=now)

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
@@ -53,6 +54,10 @@ class Store:
         self.workers = WorkerStore(self.database)
         self.trajectories = TrajectoryStore(self.database, self.artifacts)
         self.students = StudentStore(self.database, self.artifacts)
+
+    def hurry_when(self, is_ending: Callable[[], bool]) -> None:
+        """Have no patience with outages any more as soon as ``is_ending()``."""
+        self.database.outages.hurry = self.artifacts.outages.hurry = is_ending
 
     def close(self) -> None:
         self.database.close()

@@ -30,7 +30,12 @@ RUNS = "student/"
 
 def student_run(distillation: str, purpose: Purpose, replicate: int) -> str:
     """The name of a student's training, under which its checkpoint is kept."""
-    return f"{RUNS}{distillation}/{purpose}/{replicate}"
+    return f"{student_runs(distillation)}{purpose}/{replicate}"
+
+
+def student_runs(distillation: str) -> str:
+    """What the names of the trainings of a distillation's students begin with."""
+    return f"{RUNS}{distillation}/"
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ class StudentStore:
                     found.setdefault(row.distillation, []).append(_student(row))
         return found
 
+    def trained(self, distillation: str) -> list[tuple[str, int]]:
+        """(purpose, replicate) of every student of a distillation, sorted."""
+        with self._session() as session:
+            rows = session.execute(
+                select(StudentRow.purpose, StudentRow.replicate).where(StudentRow.distillation == distillation)
+            )
+            return sorted((row.purpose, row.replicate) for row in rows)
+
     def blobs(self) -> list[str]:
         """The blobs of all students' weights, one per row."""
         with self._session() as session:
@@ -151,7 +164,7 @@ class StudentStore:
                 chosen = StudentRow.distillation == distillation
                 names = set(session.scalars(select(StudentRow.weights).where(chosen)))
                 session.execute(delete(StudentRow).where(chosen))
-                runs = select(CheckpointRow.run).where(CheckpointRow.run.startswith(f"{RUNS}{distillation}/"))
+                runs = select(CheckpointRow.run).where(CheckpointRow.run.startswith(student_runs(distillation)))
                 names |= set(drop_checkpoints(session, list(session.scalars(runs))))
             self._discard_unused(names)
 

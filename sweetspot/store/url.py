@@ -44,13 +44,17 @@ def data_folder() -> Path:
 
 
 def database_url(text: str | None) -> URL:
-    """The SQLAlchemy URL of ``text``, of ``SWEETSPOT_STORAGE``, or of the SQLite file in :func:`home`.
+    """The SQLAlchemy URL of ``text``, of the file ``SWEETSPOT_STORAGE_FILE`` or the variable ``SWEETSPOT_STORAGE``.
+
+    Without any, it is that of the SQLite file in :func:`home`.
 
     ``postgresql://`` is read as psycopg 3, a plain path ending in ``.db`` or ``.sqlite`` as an SQLite file.
 
     Raises:
         UserError: if it is no database URL, or one that workers cannot share.
     """
+    if not text and (file := os.environ.get("SWEETSPOT_STORAGE_FILE")):
+        text = read_storage_file(Path(file))
     text = text or os.environ.get("SWEETSPOT_STORAGE")
     if not text:
         return URL.create("sqlite", database=str(writable_home() / "sweetspot.db"))
@@ -71,6 +75,27 @@ def database_url(text: str | None) -> URL:
             raise UserError("--storage: an SQLite database in memory cannot be shared by workers; name a file")
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
     return url
+
+
+def read_storage_file(path: Path) -> str:
+    """The database URL in a file: a secret that is in no environment and no argument list.
+
+    Raises:
+        UserError: if the file cannot be read, or has no line.
+    """
+    try:
+        lines = path.expanduser().read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"--storage-file {path}: {why}: name a file whose one line is a database URL") from None
+    if len(lines) != 1:
+        raise UserError(f"--storage-file {path} has {len(lines)} words: its one line must be a database URL")
+    return lines[0]
+
+
+def has_password(text: str) -> bool:
+    """Whether an address carries a secret that must not be seen in a list of processes."""
+    return shown(text) != text
 
 
 def artifacts_url(text: str | None, database: URL) -> str:

@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -19,9 +20,9 @@ from sweetspot.store.schema import WorkerRow, now
 
 _SAME_START_SECONDS = 3.0
 """Starts of a process that differ by less are one: the time of boot is known to the second."""
-
-
 _SILENCE = timedelta(seconds=60)
+_FORGOTTEN = timedelta(days=2)
+"""A worker that was silent for so long has lost all it had, and is no longer listed."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,27 @@ class WorkerRecord:
     trial: int | None
     phase: str
     detail: dict[str, Any]
+    started: datetime
     last_seen: datetime
+    drain: bool
+    """Whether it was asked to stop."""
     ended: bool
     """Its process is known to be gone. Of a silent process on another machine nothing is known."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return worker_name(self.host, self.pid)
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since it was last heard of."""
+        return max(0.0, (now() - self.last_seen).total_seconds())
+
+
+def worker_name(host: str, pid: int) -> str:
+    """The name of a worker in listings and logs."""
+    return f"{host}-{pid}"
 
 
 @cache
@@ -66,7 +85,7 @@ class WorkerStore:
         """Add this process; its worker id."""
         worker = uuid.uuid4().hex
         with self._session.begin() as session:
-            session.execute(delete(WorkerRow).where(WorkerRow.last_seen < now() - timedelta(days=30)))
+            session.execute(delete(WorkerRow).where(WorkerRow.last_seen < now() - _FORGOTTEN))
             session.add(
                 WorkerRow(
                     id=worker,
@@ -80,10 +99,22 @@ class WorkerStore:
             )
         return worker
 
-    def update(self, worker: str, **values: Any) -> None:
-        """Set columns of a worker, and that it was seen now."""
+    def update(self, worker: str, **values: Any) -> bool:
+        """Set columns of a worker, and that it was seen now; whether it was asked to stop."""
         with self._session.begin() as session:
             session.execute(update(WorkerRow).where(WorkerRow.id == worker).values(last_seen=now(), **values))
+            return bool(session.scalar(select(WorkerRow.drain).where(WorkerRow.id == worker)))
+
+    def drain(self, workers: Collection[str]) -> None:
+        """Ask workers to stop."""
+        with self._session.begin() as session:
+            session.execute(update(WorkerRow).where(WorkerRow.id.in_(workers)).values(drain=True))
+
+    def all(self) -> list[WorkerRecord]:
+        """Every worker that was heard of in the last days, dead ones included, by host and start."""
+        with self._session() as session:
+            rows = session.scalars(select(WorkerRow).order_by(WorkerRow.host, WorkerRow.started))
+            return [_record(row) for row in rows]
 
     def unregister(self, worker: str) -> None:
         with self._session.begin() as session:
@@ -100,17 +131,21 @@ class WorkerStore:
             # Once more in Python: SQLite's LIKE takes "Study/" for "study/".
             return [_record(row) for row in rows if f"{row.study}/".startswith(f"{study}/")]
 
+    def ended(self, workers: Collection[str]) -> set[str]:
+        """Those of the workers whose process is known to be gone."""
+        with self._session() as session:
+            rows = {row.id: row for row in session.scalars(select(WorkerRow).where(WorkerRow.id.in_(workers)))}
+        return {worker for worker in workers if worker not in rows or _has_ended(rows[worker])}
+
     def has_ended(self, worker: str) -> bool:
         """True if the worker's process is known to be gone: it ran on this machine and does no longer."""
-        with self._session() as session:
-            row = session.get(WorkerRow, worker)
-            return row is None or _has_ended(row)
+        return worker in self.ended([worker])
 
 
 def _record(row: WorkerRow) -> WorkerRecord:
     return WorkerRecord(
-        row.id, row.host, row.pid, row.device, row.study, row.trial, row.phase, row.detail, row.last_seen,
-        _has_ended(row),
+        row.id, row.host, row.pid, row.device, row.study, row.trial, row.phase, row.detail, row.started, row.last_seen,
+        row.drain, _has_ended(row),
     )  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
 from sweetspot.store.checkpoints import Checkpoint
+from sweetspot.store.outage import DatabaseDownError, patience
 from sweetspot.store.students import Purpose, StudentStore, student_run
 
 _log = logging.getLogger(__name__)
@@ -36,13 +37,22 @@ class StudentCheckpoints:
     Args:
         distillation: the hash of their recipe.
         seconds: between two checkpoints.
+        should_stop: whether to save, and to stop.
     """
 
-    def __init__(self, store: StudentStore, distillation: str, purpose: Purpose, seconds: float) -> None:
+    def __init__(
+        self,
+        store: StudentStore,
+        distillation: str,
+        purpose: Purpose,
+        seconds: float,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
         self._distillation = distillation
         self._purpose = purpose
         self._seconds = seconds
+        self.should_stop = should_stop
         self._since = time.monotonic()
 
     def load(self, replicate: int) -> HalfTrained | None:
@@ -68,14 +78,15 @@ class StudentCheckpoints:
     def save(self, students: Mapping[int, HalfTrained]) -> None:
         """Keep these replicates, in place of what was kept of them; the next checkpoint is due in a while."""
         for replicate, student in students.items():
-            try:
-                state = self._store.artifacts.put(student.state)
-            except ArtifactsError as error:  # the students may still be written, once there is room again
-                _log.warning("no checkpoint: %s", error)
-                break
             detail = {"losses": student.losses, "accuracies": student.accuracies, "seconds": student.seconds}
             epoch = len(student.losses)
-            self._store.save_checkpoint(Checkpoint(self._run(replicate), epoch, student.step, state, detail))
+            try:
+                with patience(0):
+                    state = self._store.artifacts.put(student.state)
+                    self._store.save_checkpoint(Checkpoint(self._run(replicate), epoch, student.step, state, detail))
+            except (ArtifactsError, DatabaseDownError) as error:  # the students may still be written, later
+                _log.warning("no checkpoint, training goes on: %s", error)
+                break
         self._since = time.monotonic()
 
     def _run(self, replicate: int) -> str:

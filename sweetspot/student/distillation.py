@@ -19,7 +19,7 @@ from sweetspot.student.checkpoints import HalfTrained, StudentCheckpoints
 from sweetspot.student.losses import CrossEntropy, Distillation, StudentLoss
 from sweetspot.training.engine import DivergedError, MidEpoch, random_state, respond, train_epoch
 from sweetspot.training.optimizers import optimizer
-from sweetspot.training.resume import load_training_state, training_state
+from sweetspot.training.resume import StoppedError, load_training_state, training_state
 from sweetspot.training.schedules import learning_rates, schedule
 from sweetspot.training.weights import to_bytes
 
@@ -102,6 +102,7 @@ def distill(
 
     Raises:
         DivergedError: if a student's loss is not finite.
+        StoppedError: if ``checkpoints`` says so; the students are saved.
     """
     options = config.student
     view_seed = seed_of(config.seed, "student", "views", purpose)
@@ -112,8 +113,13 @@ def distill(
                 student.go_on_from(half)
 
     def save_when_due() -> None:
-        if checkpoints is not None and checkpoints.is_due():
+        if checkpoints is None:
+            return
+        stop = checkpoints.should_stop()
+        if stop or checkpoints.is_due():
             checkpoints.save({s.replicate: s.half_trained() for s in students if s.has_begun})
+        if stop:
+            raise StoppedError
 
     plan = schedule(options.schedule, options.epochs)
     loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)

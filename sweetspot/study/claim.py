@@ -13,8 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Lease, LostLeaseError
 from sweetspot.store.artifacts import ArtifactsError
-from sweetspot.study.search import GIVEN_BACK, fail_and_give_back, give_back, sweep
+from sweetspot.store.outage import DatabaseDownError
+from sweetspot.study.lost import fail, queue_again, sweep
+from sweetspot.study.search import GIVEN_BACK
 from sweetspot.study.workplace import Workplace
+from sweetspot.training.resume import StoppedError
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +26,8 @@ class Outcome(Enum):
     """What came of asking a study for a trial."""
 
     RAN = "a trial was run"
-    WAIT = "no trial now: other workers are still at theirs, or are asking"
+    BUSY = "another worker is asking at this moment"
+    WAIT = "no trial now: other workers are still at theirs"
     DONE = "no trial any more"
 
 
@@ -31,8 +35,8 @@ class Job(Protocol):
     """A study whose trials can be claimed."""
 
     @property
-    def name(self) -> str:
-        """Of the Optuna study."""
+    def study(self) -> optuna.Study:
+        """The Optuna study, always the same object: it remembers the trials that have finished."""
 
     @property
     def pruner(self) -> BasePruner: ...
@@ -41,6 +45,9 @@ class Job(Protocol):
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         """Whether a trial may be asked for, with what is there. Asked under the claim."""
+
+    def saved(self, trial: FrozenTrial) -> str:
+        """What the store has of a trial's work; it changes whenever that grows."""
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """All parameters of the trial; the claim ends with it."""
@@ -57,28 +64,25 @@ def claim_lease(name: str) -> str:
 def run_next(job: Job, workplace: Workplace) -> Outcome:
     """Claim a trial of ``job`` and run it.
 
-    A trial that is interrupted (Ctrl-C, a lost lease, a full disk) fails and is given back: its parameters are queued
-    again.
+    A trial that is interrupted (a drain, Ctrl-C, a lost lease, a full disk, a long outage) fails and is given back: its
+    parameters are queued again.
 
     Raises:
-        KeyboardInterrupt: once the trial is given back.
-        ArtifactsError: likewise, if the artifacts can be read or written no more.
+        StoppedError: once the trial is given back, if the worker was asked to stop.
+        KeyboardInterrupt: likewise.
+        ArtifactsError, DatabaseDownError: likewise, if the store has not answered for too long.
     """
-    claim = workplace.leases.acquire(claim_lease(job.name))
+    claim = workplace.leases.acquire(claim_lease(job.study.study_name))
     if claim is None:
-        return Outcome.WAIT
+        return Outcome.BUSY
     with claim:
-        study = optuna.load_study(
-            study_name=job.name,
-            storage=workplace.store.database.storage,
-            sampler=job.sampler(),
-            pruner=job.pruner,
-        )
-        sweep(workplace.store, study)
+        study = job.study
+        sweep(workplace.store, study, job.saved)
         trials = study.get_trials(deepcopy=False)
         if not job.wants_trial(trials):
             under_way = any(t.state == TrialState.RUNNING for t in trials)
             return Outcome.WAIT if under_way else Outcome.DONE
+        study.sampler, study.pruner = job.sampler(), job.pruner
         _Run(job, study, claim, workplace).run()
     return Outcome.RAN
 
@@ -92,8 +96,10 @@ class _Run:
         self._claim = claim
         self._worker = workplace.leases.owner
         self._store = workplace.store
+        self._leases = workplace.leases
+        self._on_trial = workplace.on_trial
         self._trial: optuna.Trial | None = None
-        self._ending: ArtifactsError | None = None
+        self._ending: BaseException | None = None
 
     def run(self) -> None:
         try:
@@ -104,24 +110,25 @@ class _Run:
                 raise
             _log.warning("trial %d was taken away: its result is dropped", self._trial.number)
         finally:
+            self._on_trial(self._study.study_name, None)
             if self._trial is None:  # interrupted while it was asked for: the claim is still held
-                sweep(self._store, self._study)
+                sweep(self._store, self._study, self._job.saved)
             else:
                 frozen = self._frozen()
                 if frozen.state == TrialState.RUNNING:  # interrupted between its end and telling it
-                    fail_and_give_back(self._study, frozen, "interrupted")
-                elif frozen.state == TrialState.FAIL and frozen.user_attrs.get("worker") == self._worker:
-                    self._after_failure(frozen)
+                    fail(self._study, frozen, "interrupted")
+                    frozen = self._frozen()
+                if frozen.state == TrialState.FAIL and GIVEN_BACK in frozen.user_attrs:
+                    self._queue_again()
         if self._ending is not None:
             raise self._ending
 
-    def _after_failure(self, frozen: FrozenTrial) -> None:
-        given_back = any(
-            frozen.number in t.system_attrs.get("retry_history", []) for t in self._study.get_trials(deepcopy=False)
-        )
-        knows_its_point = bool(frozen.params or "fixed_params" in frozen.system_attrs)
-        if GIVEN_BACK in frozen.user_attrs and knows_its_point and not given_back:
-            give_back(self._study, frozen)
+    def _queue_again(self) -> None:
+        """At once, if nobody is asking at this moment; otherwise whoever asks next does it."""
+        claim = self._leases.acquire(claim_lease(self._study.study_name))
+        if claim is not None:
+            with claim:
+                queue_again(self._study)
 
     def _objective(self, trial: optuna.Trial) -> float:
         self._trial = trial
@@ -131,16 +138,22 @@ class _Run:
             trial.set_user_attr("worker", self._worker)
             suggested = self._job.suggest(trial)
             self._claim.release()
+            self._on_trial(self._study.study_name, trial.number)
             return self._job.run(trial, suggested)
         except optuna.TrialPruned:
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._note(trial, GIVEN_BACK, "interrupted")
+            self._ending = interrupt  # of a trial that was taken away, Optuna replaces it by an error of its own
             raise
         except LostLeaseError as error:
             self._note(trial, GIVEN_BACK, f"another worker took over {error}")
             raise
-        except ArtifactsError as error:  # no fault of the point's, and no other would fare better
+        except StoppedError as error:
+            self._note(trial, GIVEN_BACK, "drained")
+            self._ending = error
+            raise
+        except (ArtifactsError, DatabaseDownError) as error:  # no fault of the point's, and no other would fare better
             self._note(trial, GIVEN_BACK, str(error))
             self._ending = error
             raise
@@ -155,7 +168,7 @@ class _Run:
     @staticmethod
     def _note(trial: optuna.Trial, key: str, value: str) -> None:
         """Set an attribute, if the trial and the database are still there: the error on its way counts more."""
-        with suppress(optuna.exceptions.UpdateFinishedTrialError, optuna.exceptions.StorageInternalError):
+        with suppress(optuna.exceptions.UpdateFinishedTrialError, DatabaseDownError):
             trial.set_user_attr(key, value)
 
     def _frozen(self) -> FrozenTrial:

@@ -18,7 +18,7 @@ from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
 from sweetspot.study.ranking import most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, load, open_study
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, REPLACED, load, open_study
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
@@ -102,7 +102,7 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
 def _queue(store: Store, name: str, plan: Plan) -> None:
     study = open_study(store, name + CONFIRM, "test accuracy")
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, "another plan took its place")
+        study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, REPLACED)
         study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
         study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
     text = plan.to_json()

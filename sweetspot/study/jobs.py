@@ -1,5 +1,7 @@
 """The two kinds of study whose trials workers claim: a search, and its confirmation."""
 
+from functools import cached_property
+
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
@@ -11,9 +13,10 @@ from sweetspot.study.confirmation import Arm, Plan
 from sweetspot.study.objective import Objective
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
-from sweetspot.study.sampler import PointSampler, taken_points
-from sweetspot.study.search import CONFIRM, Counts, failures_in_a_row
-from sweetspot.study.space import Point, points, suggest
+from sweetspot.study.sampler import PointSampler, Taken
+from sweetspot.study.search import CONFIRM, Counts, failures_in_a_row, load
+from sweetspot.study.space import Point, suggest
+from sweetspot.study.visit import saved_of
 from sweetspot.study.workplace import Workplace
 
 MOST_FAILURES = 10
@@ -27,7 +30,8 @@ class Search:
     """The search of a study."""
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
-        self.name = record.name
+        self.study = load(workplace.store, record.name)
+        self._name = record.name
         self._config = record.config
         self._workplace = workplace
         self._objective = Objective(record.config, workplace=workplace)
@@ -41,7 +45,7 @@ class Search:
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         """A trial is asked for only while finished, running and waiting ones together are below the total."""
-        record = self._workplace.store.studies.get(self.name)
+        record = self._workplace.store.studies.get(self._name)
         if record is None or record.ended:
             return False
         failures = failures_in_a_row(trials)
@@ -53,15 +57,18 @@ class Search:
             return False
         if counts.waiting:
             return True
-        every = points(self._config)
-        if every is not None and not set(every) - taken_points(trials):
+        if Taken(trials).has_all(self._config):
             if not counts.running:
                 self._end(FULL)
             return False
         return True
 
     def _end(self, reason: str) -> None:
-        self._workplace.store.studies.set_ended(self.name, reason)
+        self._workplace.store.studies.set_ended(self._name, reason)
+
+    def saved(self, trial: FrozenTrial) -> str:
+        there = self._workplace
+        return saved_of(there.store, self._config, there.data.hash, Point.of(trial.params)) if trial.params else ""
 
     def suggest(self, trial: optuna.Trial) -> Point:
         return suggest(trial, self._config)
@@ -76,14 +83,25 @@ class Confirming:
     pruner: BasePruner = NopPruner()
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
-        self.name = record.name + CONFIRM
+        self._record = record
+        self._workplace = workplace
         self._arm = Arm(record, workplace)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Made when the confirmation is planned."""
+        return load(self._workplace.store, self._record.name + CONFIRM)
 
     def sampler(self) -> BaseSampler:
         return RandomSampler()
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         return any(t.state == TrialState.WAITING for t in trials)
+
+    def saved(self, trial: FrozenTrial) -> str:
+        there, plan = self._workplace, Plan.from_json(trial.user_attrs["plan"])
+        point = plan.points[trial.params["arm"]] if trial.params else None
+        return saved_of(there.store, self._record.config, there.data.hash, point)
 
     def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
         return self._arm.suggest(trial)

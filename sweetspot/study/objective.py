@@ -9,12 +9,13 @@ from optuna.trial import TrialState
 
 from sweetspot.config import StudyConfig
 from sweetspot.store import Measurement
+from sweetspot.study.search import OUT_OF_MEMORY
 from sweetspot.study.space import Point, suggest
 from sweetspot.study.visit import Visit
 from sweetspot.study.workplace import Workplace, open_workplace, resolved
 from sweetspot.study_file import Draft, find
 from sweetspot.training.device import devices
-from sweetspot.training.engine import DivergedError
+from sweetspot.training.engine import DivergedError, OutOfMemoryError, memory_errors
 
 
 class Objective:
@@ -64,15 +65,23 @@ class Objective:
         """Run ``trial`` at ``point``; what was measured and spent goes into its user attributes.
 
         Raises:
-            optuna.TrialPruned: if the pruner says so, or the loss is not finite (attribute ``infeasible``).
+            optuna.TrialPruned: if the pruner says so; or if the loss is not finite, or memory runs out (attribute
+                ``infeasible``).
         """
         visit = Visit(self.config, point, self.workplace, partial(trial.set_user_attr, "epochs_trained"))
+        fits = False
         try:
-            visit.train_teacher(lambda epoch, measurement: _report(trial, epoch, measurement))
-            _describe_teacher(trial, visit)
-            students = visit.train_students("search", range(self._wanted(trial, point)))
+            with memory_errors():
+                visit.train_teacher(lambda epoch, measurement: _report(trial, epoch, measurement))
+                _describe_teacher(trial, visit)
+                fits = True
+                students = visit.train_students("search", range(self._wanted(trial, point)))
         except DivergedError as error:
-            raise _infeasible(trial, error, point) from None
+            raise _infeasible(trial, f"{error} ({point})") from None
+        except OutOfMemoryError as error:
+            if not fits:
+                trial.set_user_attr(OUT_OF_MEMORY, True)
+            raise _infeasible(trial, f"out of memory ({point}): {error}") from None
         finally:
             with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken away: the error on its way counts more
                 for key, value in visit.spent().items():
@@ -106,8 +115,7 @@ def _describe_teacher(trial: optuna.Trial, visit: Visit) -> None:
         trial.set_user_attr(name, views[name])
 
 
-def _infeasible(trial: optuna.Trial, error: DivergedError, point: Point) -> optuna.TrialPruned:
-    reason = f"{error} ({point})"
+def _infeasible(trial: optuna.Trial, reason: str) -> optuna.TrialPruned:
     trial.set_constraint("infeasible", 1.0)
     trial.set_user_attr("infeasible", reason)
     last = trial.study._storage.get_trial(trial._trial_id).last_step or 0

@@ -1,5 +1,6 @@
 """PointSampler: proposes each point once, whichever of Optuna's samplers makes the proposals."""
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +14,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
-from sweetspot.study.search import GIVEN_BACK
+from sweetspot.study.search import GIVEN_BACK, OUT_OF_MEMORY
 from sweetspot.study.space import Point, distributions, points
 
 _PROPOSALS = 16
 """Proposals of the inner sampler before a free point is taken at random."""
+
+_RANDOM_PROPOSALS = 1000
+"""Random ones after those, where the space is continuous and what is proposed may not fit in memory."""
 
 _INNER: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
@@ -55,7 +59,7 @@ class PointSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        taken = taken_points(trials)
+        taken = Taken(trials)
         asked = sum(GIVEN_BACK not in t.user_attrs for t in trials)
         seed = seed_of(self._config.seed, "sampler", asked) % 2**32
         free = None
@@ -68,10 +72,11 @@ class PointSampler(BaseSampler):
             unhindered = [point for point in free if not self._must_wait(point, running)]
             free = unhindered or free
         if self._config.search.sampler != "grid":
-            for proposal in self._proposals(trials, seed):
+            proposals = self._proposals(trials, seed)
+            for proposal in proposals if free is None else itertools.islice(proposals, _PROPOSALS):
                 if proposal in free if free is not None else proposal not in taken:
                     return proposal.params
-        assert free is not None, "in a continuous space a proposal is never taken"
+        assert free is not None, "in a continuous space a random proposal is free sooner or later"
         return random.Random(seed).choice(free).params
 
     def _proposals(self, trials: list[FrozenTrial], seed: int) -> Iterable[Point]:
@@ -85,6 +90,9 @@ class PointSampler(BaseSampler):
                 asked = shadow.ask(ranked)
                 yield Point.of(self._by_value(asked.params))
                 shadow.tell(asked, state=TrialState.FAIL)  # forgotten: neither a result nor under way
+            shadow.sampler = RandomSampler(seed=seed)
+            for _ in range(_RANDOM_PROPOSALS):
+                yield Point.of(self._by_value(shadow.ask(ranked).params))
 
     def _by_rank(self, trial: FrozenTrial, ranked: dict[str, BaseDistribution]) -> FrozenTrial | None:
         """What the inner sampler is told of a trial: complete ones with value, the others as pruned or under way."""
@@ -113,14 +121,40 @@ class PointSampler(BaseSampler):
         return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
 
-def taken_points(trials: Iterable[FrozenTrial]) -> set[Point]:
-    """The points that need no further trial: finished, pruned, under way, waiting, or failed and not given back."""
-    return {
-        Point.of(t.params | t.system_attrs.get("fixed_params", {}))
-        for t in trials
-        if {"batch_size", "epochs"} <= (t.params | t.system_attrs.get("fixed_params", {})).keys()
-        and not (t.state == TrialState.FAIL and GIVEN_BACK in t.user_attrs)
-    }
+class Taken:
+    """The points that need no further trial.
+
+    Finished, pruned, under way, waiting, or failed and not given back; and those whose teacher takes the same steps as
+    one that did not fit in memory.
+    """
+
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self._points: set[Point] = set()
+        self._too_large: set[tuple[int, object]] = set()
+        for trial in trials:
+            params = trial.params | trial.system_attrs.get("fixed_params", {})
+            if not {"batch_size", "epochs"} <= params.keys():
+                continue
+            if not (trial.state == TrialState.FAIL and GIVEN_BACK in trial.user_attrs):
+                self._points.add(Point.of(params))
+            if OUT_OF_MEMORY in trial.user_attrs:
+                self._too_large.add(_steps_of(Point.of(params)))
+
+    def __contains__(self, point: Point) -> bool:
+        return point in self._points or _steps_of(point) in self._too_large
+
+    def has_all(self, config: StudyConfig) -> bool:
+        """Whether no point of a space is left."""
+        every = points(config)
+        if every is not None:
+            return all(point in self for point in every)
+        models = config.search.teacher.model or (None,)
+        return all((size, model) in self._too_large for size in config.search.batch_size for model in models)
+
+
+def _steps_of(point: Point) -> tuple[int, object]:
+    """What decides about the memory that a teacher's step needs."""
+    return point.batch_size, dict(point.others).get("teacher.model")
 
 
 def _is_ordered(distribution: BaseDistribution) -> bool:

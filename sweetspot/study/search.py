@@ -21,7 +21,15 @@ METRIC = "student accuracy"
 """What dashboards call a trial's value."""
 
 GIVEN_BACK = "given_back"
-"""The user attribute of a failed trial whose parameters were put back in the queue; its value says why."""
+"""The user attribute of a failed trial whose parameters are queued again (:mod:`sweetspot.study.lost`), and why."""
+
+
+REPLACED = "another plan took its place"
+"""The value of :data:`GIVEN_BACK` in trials that are not queued again."""
+
+
+OUT_OF_MEMORY = "out_of_memory"
+"""The user attribute of an infeasible trial whose teacher's steps do not fit in memory, whatever the epochs."""
 
 
 @dataclass(frozen=True)
@@ -143,52 +151,6 @@ def load(store: Store, name: str) -> optuna.Study:
 def companions(store: Store, name: str) -> list[str]:
     """The names of a study's companions (its confirmation), which are hidden from listings."""
     return [n for n in optuna.get_all_study_names(store.database.storage) if n.startswith(f"{name}/")]
-
-
-def give_back(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial's parameters again, after it has failed through no fault of its own."""
-    history = [*trial.system_attrs.get("retry_history", []), trial.number]
-    system = {"failed_trial": history[0], "retry_history": history}
-    if "fixed_params" in trial.system_attrs:
-        system["fixed_params"] = trial.system_attrs["fixed_params"]
-    study.add_trial(
-        optuna.trial.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={key: trial.user_attrs[key] for key in ("plan",) if key in trial.user_attrs},
-            system_attrs=system,
-        )
-    )
-
-
-def sweep(store: Store, study: optuna.Study) -> None:
-    """Fail and give back the running trials whose worker has ended. Only under the study's claim.
-
-    Under the claim nobody else is between asking for a trial and saying who works on it: a running trial without a
-    worker has lost it there, before Optuna's heartbeat began, and would otherwise run for ever.
-    """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get("worker")
-        if worker is None or store.workers.has_ended(worker):
-            fail_and_give_back(study, trial, "its worker ended")
-    # Optuna's own fail_stale_trials, which comes next, would fail them without giving them back.
-    storage = store.database.storage
-    if storage.get_heartbeat_interval() is not None:
-        for trial_id in storage._get_stale_trial_ids(study._study_id):
-            fail_and_give_back(study, storage.get_trial(trial_id), "its worker fell silent")
-
-
-def fail_and_give_back(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
-    """Fail a running trial, unless it has finished meanwhile, and queue its parameters again."""
-    storage = study._storage
-    try:
-        storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, reason)
-        failed = storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-    except optuna.exceptions.UpdateFinishedTrialError:  # it finished meanwhile
-        return
-    if failed:
-        give_back(study, storage.get_trial(trial._trial_id))
 
 
 def failures_in_a_row(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

@@ -1,5 +1,6 @@
 """Visit: the work at one point, whoever asks for it (a trial of the search, an arm of a confirmation)."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sweetspot.config import StudyConfig
-from sweetspot.store import Measurement, Probe, Student
-from sweetspot.store.students import Purpose
+from sweetspot.store import Measurement, Probe, Store, Student
+from sweetspot.store.students import Purpose, student_runs
+from sweetspot.store.trajectories import RUNS
 from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, distill
 from sweetspot.study.space import Point, config_at
@@ -32,6 +34,20 @@ def distillation_at(config: StudyConfig, data_hash: str, point: Point | None) ->
     return DistillationRecipe(
         config_at(config, point), data_hash, (recipe_at(config, data_hash, point).hash, point.epochs)
     )
+
+
+def saved_of(store: Store, config: StudyConfig, data_hash: str, point: Point | None) -> str:
+    """What the store has of the work at a point; it changes whenever that grows."""
+    distillation = distillation_at(config, data_hash, point).hash
+    runs: tuple[str, ...] = (student_runs(distillation),)
+    snapshots: list[tuple[int, int]] = []
+    if point is not None:
+        recipe = recipe_at(config, data_hash, point).hash
+        runs += (f"{RUNS}{recipe}/",)
+        snapshots = sorted((s.branch, s.epoch) for s in store.trajectories.of_recipe(recipe))
+    places = [(c.run, *c.position) for c in store.trajectories.checkpoints() if c.run.startswith(runs)]
+    there = snapshots, places, store.students.trained(distillation)
+    return hashlib.sha256(repr(there).encode()).hexdigest()[:16]
 
 
 class Visit:
@@ -66,6 +82,7 @@ class Visit:
                 self.config.run.checkpoint_seconds,
                 self._progress,
                 lambda: on_saved(self.epochs_trained),
+                workplace.should_stop,
             )
 
     @property
@@ -110,7 +127,8 @@ class Visit:
             teacher = None
             if self._trajectory is not None and self._point is not None and self.config.student.alpha > 0:
                 teacher = self._trajectory.teacher(self._point.epochs)
-            checkpoints = StudentCheckpoints(store, self.distillation.hash, purpose, self.config.run.checkpoint_seconds)
+            seconds, should_stop = self.config.run.checkpoint_seconds, self._workplace.should_stop
+            checkpoints = StudentCheckpoints(store, self.distillation.hash, purpose, seconds, should_stop)
             trained = distill(
                 self.config, self._workplace.data, teacher, self.config.teacher.precision, missing, purpose,
                 self._workplace.device, self._progress, checkpoints,

@@ -1,6 +1,6 @@
 """Workplace: what a process needs to work on a study."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ class Workplace:
 
     Attributes:
         study: the name under which students are paid for.
+        on_trial: told the Optuna study and the number of the trial that begins; None when it has ended.
+        should_stop: asked after each step and between trials: whether to save what is trained, and to stop.
     """
 
     study: str
@@ -42,6 +44,8 @@ class Workplace:
     data: StudyData
     device: torch.device
     on_progress: OnProgress = _silent
+    on_trial: Callable[[str, int | None], None] = lambda study, number: None
+    should_stop: Callable[[], bool] = lambda: False
 
 
 def open_workplace(

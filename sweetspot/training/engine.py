@@ -1,7 +1,9 @@
 """The epoch engine: straight loops over an epoch that lies on the device."""
 
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 OnStep = Callable[[int, Tensor], None]
 """(steps of the epoch that are done, the sum of their losses on the device) after each step; may raise to stop."""
+
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 EVALUATION_BATCH = 1000
 BATCHNORM_BATCHES = 100
@@ -43,6 +47,29 @@ class DivergedError(Exception):
         super().__init__(f"{what} not finite in epoch {epoch} at learning rate {lr:g}")
         self.epoch = epoch
         self.lr = lr
+
+
+class OutOfMemoryError(Exception):
+    """The device, or the machine, has no memory for a step of this size."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns torch's several errors for want of memory into :class:`OutOfMemoryError`, and releases what it cached."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        is_memory = not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError)
+        if not (is_memory or any(words in str(error) for words in _NO_MEMORY)):
+            raise
+        first_line = (str(error).splitlines() or ["out of memory"])[0]
+    else:
+        return
+    # Only here, where the error with its traceback and the tensors in its frames is gone, can they be freed.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise OutOfMemoryError(first_line)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

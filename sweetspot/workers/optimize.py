@@ -2,9 +2,11 @@
 
 import os
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import optuna
 import torch
@@ -15,12 +17,13 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.registry import info
 from sweetspot.data.split import split
 from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_data
-from sweetspot.errors import RunError
+from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
 from sweetspot.report.live import Progress, progress
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import estimate_text
 from sweetspot.store import Store
+from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Estimate, Shape, disk_bytes, estimate, with_trials
 from sweetspot.study.jobs import FAILED
@@ -42,10 +45,11 @@ class Run:
 
     Attributes:
         name: of the study.
-        workers: how many; None: one per GPU, else one per core.
+        workers: how many; None: ``workers_per_gpu`` per GPU, else one per core.
         device: "auto", "cpu", "cuda" or "cuda:0,…".
         trials: the study's total; None: the stored one, or the configuration's.
         timeout: seconds after which the search asks for no further trial; None: none.
+        log: a file that is told what the workers log, beside the terminal.
     """
 
     name: str
@@ -53,9 +57,11 @@ class Run:
     artifacts: str | None = None
     data: Path | None = None
     workers: int | None = None
+    workers_per_gpu: int = 1
     device: str = "auto"
     trials: int | None = None
     timeout: float | None = None
+    log: Path | None = None
 
 
 def run_devices(run: Run) -> list[str]:
@@ -66,7 +72,7 @@ def run_devices(run: Run) -> list[str]:
             return there * max(
                 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             )
-        return there
+        return there * run.workers_per_gpu
     return [there[i % len(there)] for i in range(run.workers)]
 
 
@@ -116,6 +122,8 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         KeyboardInterrupt: on Ctrl-C, once the workers have given their trials back.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if run.log is not None:
+        _open_log(run.log).close()  # before anything is created
     workers = run_devices(run)
     data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
     check_name(run.name)
@@ -147,24 +155,50 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
 
 def _supervise(store: Store, name: str, workers: list[str], run: Run, deadline: float | None, view: Progress) -> None:
     shown = [0.0]
+    finished = [_done(store, name)]
+
+    def look() -> None:
+        result = read_result(store, name, with_confirmation=False)
+        finished[0] = result.counts.finished
+        is_open = not result.record.ended and result.counts.finished < result.config.search.trials
+        if deadline is not None and time.monotonic() > deadline and is_open:
+            store.studies.set_ended(name, f"the {run.timeout:g} s of --timeout were over")
+        view.show(result)
 
     def on_poll() -> None:
         now = time.monotonic()
         if now - shown[0] < _SHOW_SECONDS:
             return
-        result = read_result(store, name, with_confirmation=False)
-        is_open = not result.record.ended and result.counts.finished < result.config.search.trials
-        if deadline is not None and now > deadline and is_open:
-            store.studies.set_ended(name, f"the {run.timeout:g} s of --timeout were over")
-        view.show(result)
-        shown[0] = time.monotonic()
+        with suppress(DatabaseDownError):  # its workers say so, and wait
+            look()
+        # Reading a study of many trials takes its time: it may take a tenth of the supervisor's.
+        shown[0] = time.monotonic() + 10 * (time.monotonic() - now)
 
-    supervisor = Supervisor(name, store, workers, str(run.data) if run.data else None, view.log)
+    with ExitStack() as stack:
+        on_log = view.log
+        if run.log is not None:
+            file = stack.enter_context(_open_log(run.log))
+
+            def on_log(line: str) -> None:
+                print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", file=file, flush=True)
+                view.log(line)
+
+        supervisor = Supervisor(name, store, workers, str(run.data) if run.data else None, on_log, lambda: finished[0])
+        try:
+            supervisor.wait(on_poll)
+            look()
+        except KeyboardInterrupt:
+            view.log("stopping: the workers save their place (once more: at once)")
+            raise
+        finally:
+            supervisor.stop()
+
+
+def _open_log(path: Path) -> TextIO:
     try:
-        supervisor.wait(on_poll)
-        view.show(read_result(store, name, with_confirmation=False))
-    finally:
-        supervisor.stop()
+        return open(path, "a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--log-file {path}: {error.strerror}: name a file that you may write") from None
 
 
 def _with_absolute_path(config: StudyConfig) -> StudyConfig:

@@ -2,15 +2,16 @@
 
 import logging
 import os
-import signal
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweetspot.store import Store
+from sweetspot.store.outage import DatabaseDownError
 from sweetspot.study.space import Point
 
 _log = logging.getLogger(__name__)
@@ -26,47 +27,73 @@ class Pulse:
     Args:
         worker: the worker's id.
         seconds: between signs of life where there is no news.
+        on_drain: called when the worker is to stop: it was asked to, or its supervisor is gone.
     """
 
-    def __init__(self, store: Store, worker: str, seconds: float) -> None:
+    def __init__(self, store: Store, worker: str, seconds: float, on_drain: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._worker = worker
         self._seconds = seconds
+        self._on_drain = on_drain
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._supervisor = os.environ.get(SUPERVISOR)
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._images = 0
+        self._last = ("", time.monotonic())
 
     def say(self, **columns: Any) -> None:
         """Set columns of the worker's row at the next beat; the latest value counts."""
         with self._lock:
             self._news |= columns
 
+    def begin(self, study: str, images: int) -> None:
+        """The worker joins a study whose networks see so many images an epoch."""
+        self._images = images
+        self.say(study=study, trial=None, phase="idle", detail={})
+
+    def trial(self, study: str, number: int | None) -> None:
+        """The worker begins a trial; None: it has ended."""
+        self.say(study=study, trial=number, phase="idle" if number is None else "starting", detail={})
+
     def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
-        """An :class:`~sweetspot.study.workplace.OnProgress` that says it."""
+        """An :class:`~sweetspot.study.workplace.OnProgress` that says it, and how fast it goes."""
         detail: dict[str, Any] = {"epoch": epoch}
         if point is not None:
             detail |= {"batch_size": point.batch_size, "epochs": point.epochs}
         if similarity_entropy is not None:
             detail["similarity_entropy"] = similarity_entropy
+        before, since = self._last
+        self._last = phase, time.monotonic()
+        if phase == before and phase != "waiting" and self._last[1] > since:
+            detail["images_per_second"] = self._images / (self._last[1] - since)
         self.say(phase=phase, detail=detail)
 
     def _run(self) -> None:
-        seen = time.monotonic()
+        seen, is_down = time.monotonic(), False
         while not self._stop.wait(_BEAT_SECONDS):
             if self._supervisor and os.getppid() != int(self._supervisor):
                 self._supervisor = None
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._on_drain()
             with self._lock:
                 news, self._news = self._news, {}
             if not news and time.monotonic() - seen < self._seconds:
                 continue
             try:
-                self._store.workers.update(self._worker, **news)
-                seen = time.monotonic()
-            except SQLAlchemyError as error:
-                _log.warning("the database did not answer, will retry: %s", type(error).__name__)
+                if self._store.workers.update(self._worker, **news):
+                    self._on_drain()
+            except (SQLAlchemyError, DatabaseDownError) as error:
+                if not is_down:
+                    _log.warning("%s; training goes on", error)
+                is_down = True
+                with self._lock:
+                    self._news = news | self._news
+                self._stop.wait(min(self._seconds, 5.0))
+            else:
+                if is_down:
+                    _log.warning("the database answers again after %.0f s", time.monotonic() - seen)
+                seen, is_down = time.monotonic(), False
 
     def __enter__(self) -> "Pulse":
         self._thread.start()

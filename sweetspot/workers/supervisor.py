@@ -2,12 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
@@ -15,11 +16,15 @@ from typing import IO
 from sweetspot.errors import RunError
 from sweetspot.store import Store
 from sweetspot.store.url import full
+from sweetspot.store.workers import worker_name
 from sweetspot.workers.pulse import SUPERVISOR
 
 _POLL_SECONDS = 0.25
-_DRAIN_SECONDS = 25
-_MOST_CRASHES = 3
+_DRAIN_SECONDS = 30
+_AT_ONCE_SECONDS = 5
+_MOST_CRASHES = 10
+"""So many crashes in a row, without a trial that finished in between, end the run."""
+_LONGEST_PAUSE = 60.0
 _TAIL_LINES = 50
 
 
@@ -27,11 +32,11 @@ _TAIL_LINES = 50
 class _Child:
     """A worker's process, with the end of what it wrote to stderr."""
 
-    number: int
     device: str
     process: "subprocess.Popen[str]"
     tail: list[str] = field(default_factory=list)
-    crashes: int = 0
+    again_at: float | None = None
+    """When it is to be started again; None: it lives, or has ended well."""
     reader: threading.Thread | None = None
 
 
@@ -44,10 +49,17 @@ class Supervisor:
         devices: one per worker.
         data: the folder of the data sets, or None.
         on_log: told the lines that workers log.
+        finished: how many trials have finished.
     """
 
     def __init__(
-        self, study: str, store: Store, devices: list[str], data: str | None, on_log: Callable[[str], None]
+        self,
+        study: str,
+        store: Store,
+        devices: list[str],
+        data: str | None,
+        on_log: Callable[[str], None],
+        finished: Callable[[], int],
     ) -> None:
         self._study = study
         self._environment = os.environ | {
@@ -61,9 +73,12 @@ class Supervisor:
         if data is not None:
             self._environment["SWEETSPOT_DATA"] = data
         self._on_log = on_log
-        self._children = [self._start(number, device) for number, device in enumerate(devices)]
+        self._finished = finished
+        self._crashes = 0
+        self._finished_at_crash = finished()
+        self._children = [self._start(device) for device in devices]
 
-    def _start(self, number: int, device: str) -> _Child:
+    def _start(self, device: str) -> _Child:
         command = [sys.executable, "-m", "sweetspot", "worker", "--name", self._study, "--device", device]
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends the workers once.
         process = subprocess.Popen(
@@ -75,7 +90,7 @@ class Supervisor:
             text=True,
             start_new_session=True,
         )
-        child = _Child(number, device, process)
+        child = _Child(device, process)
         assert process.stderr is not None
         child.reader = threading.Thread(target=self._pass_on, args=(child, process.stderr), daemon=True)
         child.reader.start()
@@ -84,7 +99,7 @@ class Supervisor:
     def _pass_on(self, child: _Child, stream: IO[str]) -> None:
         for line in stream:
             child.tail = [*child.tail[-_TAIL_LINES:], line.rstrip()]
-            self._on_log(f"worker {child.number}: {line.rstrip()}")
+            self._on_log(f"{_name(child)}: {line.rstrip()}")
 
     def wait(self, on_poll: Callable[[], None]) -> None:
         """Until every worker has ended of itself; ``on_poll`` is called a few times a second.
@@ -101,30 +116,58 @@ class Supervisor:
     def _have_ended(self, on_poll: Callable[[], None]) -> bool:
         on_poll()
         for i, child in enumerate(self._children):
-            code = child.process.poll()
-            if code in (None, 0):
-                continue
-            if child.crashes + 1 >= _MOST_CRASHES or code == 2:
-                raise RunError(f"worker {child.number} on {child.device} ended with {_what(code)}: {_last(child)}")
-            self._on_log(f"worker {child.number} ended with {_what(code)}: starting it again")
-            self._children[i] = self._start(child.number, child.device)
-            self._children[i].crashes = child.crashes + 1
-        return all(child.process.poll() == 0 for child in self._children)
+            if child.again_at is not None:
+                if time.monotonic() >= child.again_at:
+                    self._children[i] = self._start(child.device)
+            elif child.process.poll() not in (None, 0):
+                self._after_crash(child)
+        return all(child.again_at is None and child.process.poll() == 0 for child in self._children)
+
+    def _after_crash(self, child: _Child) -> None:
+        if child.reader is not None:
+            child.reader.join(1.0)  # what it said last comes before what is said of it
+        code = child.process.returncode
+        finished = self._finished()
+        self._crashes = self._crashes + 1 if finished == self._finished_at_crash else 1
+        self._finished_at_crash = finished
+        what = f"{_name(child)} on {child.device} ended with {_what(code)}: {_last(child)}"
+        if code == 2:  # it refuses to start
+            raise RunError(what)
+        if self._crashes >= _MOST_CRASHES:
+            raise RunError(
+                f"{self._crashes} workers crashed in a row, and no trial finished in between; the last: {what}"
+            )
+        pause = min(2.0 ** (self._crashes - 1), _LONGEST_PAUSE)
+        child.again_at = time.monotonic() + pause
+        self._on_log(f"{what}; starting another in {pause:.0f} s")
 
     def stop(self) -> None:
-        """End the workers: they give their trials back. Those that do not are killed."""
-        for child in self._children:
+        """End the workers: they save their place and give their trials back. Those that do not are killed.
+
+        Interrupted meanwhile, it does not wait for their places to be saved.
+        """
+        living = [child for child in self._children if child.process.poll() is None]
+        if not living:
+            return
+        try:
+            self._signal(living, _DRAIN_SECONDS)
+        except KeyboardInterrupt:
+            self._signal(living, _AT_ONCE_SECONDS)
+        for child in living:
             if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        for child in self._children:
-            try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
             if child.reader is not None:
-                child.reader.join(1.0)  # what it said last comes before what is said of it
+                child.reader.join(1.0)
+
+    def _signal(self, children: list[_Child], seconds: float) -> None:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.1, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -148,6 +191,10 @@ def _remembered_interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _name(child: _Child) -> str:
+    return worker_name(socket.gethostname(), child.process.pid)
 
 
 def _what(code: int | None) -> str:

@@ -1,15 +1,19 @@
 """A worker: the process of one device that takes the trials of studies, and of their confirmations."""
 
 import logging
+import random
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
 
+from sweetspot.config import RunConfig
 from sweetspot.data.study_data import load_study_data
-from sweetspot.errors import UserError
+from sweetspot.errors import RunError, UserError
 from sweetspot.store import Store, StudyRecord
+from sweetspot.store.outage import patience
 from sweetspot.store.url import data_folder, shown
 from sweetspot.study.claim import Job, Outcome, claim_lease, run_next
 from sweetspot.study.confirmation import ensure_planned
@@ -18,11 +22,20 @@ from sweetspot.study.jobs import FAILED, Confirming, Search
 from sweetspot.study.search import Counts, companions, get_study, load
 from sweetspot.study.workplace import Workplace, registered
 from sweetspot.training.device import devices, prepare
+from sweetspot.training.resume import StoppedError
+from sweetspot.workers.drain import Drain
 from sweetspot.workers.free_space import check_free_space
 from sweetspot.workers.pulse import Pulse
 
 _log = logging.getLogger(__name__)
-_POLL_SECONDS = 0.3
+_ASKING_SECONDS = 0.05
+"""A claim takes so long, about: whoever finds another worker asking tries again after as much."""
+_IDLE_SECONDS = 0.3, 5.0
+"""Between looks for a trial at first, and after a long wait for other workers."""
+_STUDY_SECONDS = 5.0
+"""Between looks for studies that have trials left."""
+_REFUSED_SECONDS = 60.0
+"""After so long a study that could not be served is tried again."""
 
 
 def work(
@@ -32,95 +45,178 @@ def work(
     artifacts: str | None = None,
     data: Path | None = None,
     device: str = "auto",
+    forever: bool = False,
 ) -> None:
     """Take trials until nothing is left: of one study, or without a name of every study in the storage.
 
+    Asked to stop, by SIGTERM or ``sweetspot workers drain``, it saves its place, gives its trial back, and returns.
+
+    Args:
+        forever: wait for further studies, or for further trials of this one, instead.
+
     Raises:
         UserError: if the study, the storage, the data or the device is not to be had, or the data is other data.
-        KeyboardInterrupt: on Ctrl-C, once the trial is given back.
+        RunError: if the database or the artifacts have not answered for too long.
+        KeyboardInterrupt: after Ctrl-C, once the trial is given back.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are logged where they are caught
     chosen, *others = devices(device)
     if others and "," in device:
         raise UserError(f"--device {device}: a worker has one device; start one worker for each")
-    with Store(storage, artifacts) as store:
-        if name is not None:
-            names = [get_study(store, name).name]
-        else:
-            names = [record.name for record in store.studies.all() if _has_work(store, record)]
-        if not names:
-            raise UserError(f"no study in {shown(store.url)} has trials left: start one with sweetspot optimize")
-    refused = None
-    for each in names:
+    drain = Drain()
+    worker = _Worker(chosen, storage, artifacts, data, drain)
+    with drain.on_signals():
         try:
-            _work_on(each, chosen, storage, artifacts, data)
-        except UserError as error:  # the others may still be served
-            _log.warning("study %r: %s", each, error)
-            refused = error
-    if refused is not None:
-        raise refused
+            worker.serve_forever(name) if forever else worker.serve(name)
+        except StoppedError:
+            pass
+        except (RunError, KeyboardInterrupt) as error:
+            if not drain.is_requested():
+                raise
+            _log.warning("stopped in the midst of it%s", f": {error}" if isinstance(error, RunError) else "")
+    if drain.interrupted:
+        raise KeyboardInterrupt
 
 
-def _has_work(store: Store, record: StudyRecord) -> bool:
+class _Worker:
+    """Where a worker serves, on which device."""
+
+    def __init__(
+        self, device: str, storage: str | None, artifacts: str | None, data: Path | None, drain: Drain
+    ) -> None:
+        self._device = device
+        self._storage = storage
+        self._artifacts = artifacts
+        self._data = data or data_folder()
+        self._drain = drain
+
+    def serve(self, name: str | None) -> None:
+        """Every study that has trials left, or the one of this name, once."""
+        with Store(self._storage, self._artifacts) as store:
+            if name is not None:
+                names = [get_study(store, name).name]
+            else:
+                names = [record.name for record in store.studies.all() if has_work(store, record)]
+            if not names:
+                raise UserError(f"no study in {shown(store.url)} has trials left: start one with sweetspot optimize")
+        refused = None
+        for each in names:
+            try:
+                self._work_on(each)
+            except UserError as error:  # the others may still be served
+                _log.warning("study %r: %s", each, error)
+                refused = error
+        if refused is not None:
+            raise refused
+
+    def serve_forever(self, name: str | None) -> None:
+        """Whatever study has trials left, or the one of this name, until the worker is asked to stop."""
+        refused: dict[str, float] = {}
+        while True:
+            each = self._wait_for_work(name, refused)
+            try:
+                self._work_on(each)
+            except UserError as error:
+                _log.warning("study %r: %s", each, error)
+                refused[each] = time.monotonic()
+
+    def _wait_for_work(self, name: str | None, refused: dict[str, float]) -> str:
+        """The name of a study that has work, as soon as there is one."""
+        with ExitStack() as stack:
+            store = stack.enter_context(Store(self._storage, self._artifacts))
+            run = RunConfig()
+            leases = stack.enter_context(registered(store, self._device, run))
+            pulse = stack.enter_context(Pulse(store, leases.owner, run.heartbeat_seconds / 3, self._drain.request))
+            stack.enter_context(patience(run.outage_seconds))
+            store.hurry_when(self._drain.is_requested)
+            pulse.say(phase="idle")
+            while True:
+                if self._drain.is_requested():
+                    raise StoppedError
+                for record in store.studies.all():
+                    is_refused = time.monotonic() - refused.get(record.name, -_REFUSED_SECONDS) < _REFUSED_SECONDS
+                    if name in (None, record.name) and not is_refused and has_work(store, record):
+                        return record.name
+                self._drain.wait(random.uniform(0.5, 1.0) * _STUDY_SECONDS)
+
+    def _work_on(self, name: str) -> None:
+        """Take the trials of one study, then those of its confirmation."""
+        with Store(self._storage, self._artifacts) as store:
+            config = get_study(store, name).config
+        # Opened again, with the heartbeat settings of this study.
+        with Store(self._storage, self._artifacts, config.run) as store:
+            record = get_study(store, name)
+            prepared = prepare(self._device, config.run)
+            beat = config.run.heartbeat_seconds / 3
+            with (
+                registered(store, self._device, config.run) as leases,
+                Pulse(store, leases.owner, beat, self._drain.request) as pulse,
+                patience(config.run.outage_seconds),
+            ):
+                store.hurry_when(self._drain.is_requested)
+                pulse.say(study=name, phase="loading")
+                data = load_study_data(config, self._data, prepared)
+                if data.hash != record.data_hash:
+                    raise UserError(
+                        f"the study {name!r} was made with other images: its data has the hash "
+                        f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
+                    )
+                left = config.search.trials - Counts.of(load(store, name).get_trials(deepcopy=False)).finished
+                if left > 0:
+                    check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
+                pulse.begin(name, data.train_images)
+                workplace = Workplace(
+                    name, store, leases, data, prepared, pulse.progress, pulse.trial, self._drain.is_requested
+                )
+                search, confirming = Search(record, workplace), Confirming(record, workplace)
+                search_and_confirm(search, confirming, workplace, self._drain.wait)
+
+
+def has_work(store: Store, record: StudyRecord) -> bool:
+    """Whether a study has trials, or its confirmation arms, that are not finished."""
     trials = load(store, record.name).get_trials(deepcopy=False)
     if not record.ended and Counts.of(trials).finished < record.config.search.trials:
         return True
-    return any(
-        Counts.of(load(store, name).get_trials(deepcopy=False)).waiting for name in companions(store, record.name)
-    )
-
-
-def _work_on(name: str, device: str, storage: str | None, artifacts: str | None, root: Path | None) -> None:
-    """Take the trials of one study, then those of its confirmation."""
-    with Store(storage, artifacts) as store:
-        config = get_study(store, name).config
-    # Opened again, with the heartbeat settings of this study.
-    with Store(storage, artifacts, config.run) as store:
-        record = get_study(store, name)
-        prepared = prepare(device, config.run)
-        with (
-            registered(store, device, config.run) as leases,
-            Pulse(store, leases.owner, config.run.heartbeat_seconds / 3) as pulse,
-        ):
-            pulse.say(study=name, phase="loading")
-            data = load_study_data(config, root or data_folder(), prepared)
-            if data.hash != record.data_hash:
-                raise UserError(
-                    f"the study {name!r} was made with other images: its data has the hash "
-                    f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
-                )
-            left = config.search.trials - Counts.of(load(store, name).get_trials(deepcopy=False)).finished
-            if left > 0:
-                check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
-            workplace = Workplace(name, store, leases, data, prepared, pulse.progress)
-            search, confirming = Search(record, workplace), Confirming(record, workplace)
-            search_and_confirm(search, confirming, workplace, lambda: pulse.say(phase="idle", detail={}))
+    for name in companions(store, record.name):
+        counts = Counts.of(load(store, name).get_trials(deepcopy=False))
+        if counts.waiting or counts.running:
+            return True
+    return False
 
 
 def search_and_confirm(
-    search: Job, confirming: Job, workplace: Workplace, on_idle: Callable[[], None] = lambda: None
+    search: Job, confirming: Job, workplace: Workplace, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Take the trials of a search until it has ended, then those of its confirmation.
 
-    Args:
-        on_idle: called before each wait for other workers.
+    Raises:
+        StoppedError: if the worker is asked to stop; so do :func:`~sweetspot.study.claim.run_next`'s other errors.
     """
     planned = is_last_look = False
+    waited = 0.0
     while True:
+        if workplace.should_stop():
+            raise StoppedError
         outcome = run_next(search, workplace)
         if outcome == Outcome.RAN:
             planned = is_last_look = False  # what is found now may be another best point
         elif outcome == Outcome.DONE:
-            planned = planned or _plan_confirmation(search.name, workplace)
+            planned = planned or _plan_confirmation(search.study.study_name, workplace)
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
                     return
                 planned = False  # planning once more queues the arms that failed
             is_last_look = outcome == Outcome.DONE
-        if outcome == Outcome.WAIT:
-            on_idle()
-            time.sleep(_POLL_SECONDS)
+        if outcome == Outcome.BUSY:
+            sleep(random.uniform(0.5, 1.5) * _ASKING_SECONDS)
+        elif outcome == Outcome.WAIT:
+            at_least, at_most = _IDLE_SECONDS
+            pause = random.uniform(0.5, 1.0) * min(max(at_least, 0.1 * waited), at_most)
+            sleep(pause)
+            waited += pause
+        else:
+            waited = 0.0
 
 
 def _plan_confirmation(name: str, workplace: Workplace) -> bool:
@@ -133,4 +229,4 @@ def _plan_confirmation(name: str, workplace: Workplace) -> bool:
         if claim is not None:
             with claim:
                 return ensure_planned(workplace.store, record, workplace.data)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(random.uniform(0.5, 1.5) * _ASKING_SECONDS)

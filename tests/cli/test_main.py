@@ -17,7 +17,8 @@ from sweetspot.errors import RunError, one_line
 from sweetspot.training.device import resolve_precision
 
 COMMANDS = [
-    "optimize", "entropy", "worker", "status", "best", "trials", "delete", "studies", "datasets", "models", "snapshots",
+    "dashboard", "optimize", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies", "datasets",
+    "models", "snapshots", "workers",
 ]  # fmt: skip
 TINY = [
     *("--set", "search.epochs=[1]"),

@@ -141,7 +141,7 @@ def test_a_worker_that_has_unregistered_has_ended(store: Store) -> None:
 
 def test_rows_of_long_ago_are_swept(store: Store) -> None:
     old, silent = store.workers.register("cpu"), store.workers.register("cpu")
-    for worker, days in ((old, 31), (silent, 29)):
+    for worker, days in ((old, 2.1), (silent, 1.9)):
         _alter(store, worker, study="digits", last_seen=now() - timedelta(days=days))
     store.workers.register("cpu")
     assert [r.id for r in store.workers.of_study("digits")] == [silent]

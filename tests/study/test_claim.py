@@ -83,7 +83,7 @@ def test_the_claim_ends_when_the_parameters_are_suggested(workplace: Workplace) 
     def train(trial: optuna.Trial, point: Point) -> float:
         if not taken:  # while this trial trains, another worker takes the next one
             taken.append(True)
-            assert run_next(job, other) == Outcome.RAN
+            assert run_next(search(other), other) == Outcome.RAN
         return 0.5
 
     job = search(workplace, train)
@@ -98,7 +98,7 @@ def test_while_another_worker_claims_there_is_only_waiting(workplace: Workplace)
     job = search(workplace)
     claim = another(workplace).leases.acquire(claim_lease("tiny"))
     assert claim is not None
-    assert run_next(job, workplace) == Outcome.WAIT
+    assert run_next(job, workplace) == Outcome.BUSY
     claim.release()
     assert run_next(job, workplace) == Outcome.RAN
 
@@ -109,14 +109,14 @@ def test_the_last_running_trials_are_waited_for_and_not_overshot(workplace: Work
 
     def train(trial: optuna.Trial, point: Point) -> float:
         if trial.number == 3:
-            seen.append(run_next(job, other))
+            seen.append(run_next(search(other), other))
         return 0.5
 
     job = search(workplace, train)
     for _ in range(4):
         run_next(job, workplace)
     assert seen == [Outcome.WAIT]
-    assert run_next(job, other) == Outcome.DONE
+    assert run_next(search(other), other) == Outcome.DONE
 
 
 def test_an_interrupted_trial_is_given_back_and_taken_up_with_the_same_parameters(workplace: Workplace) -> None:

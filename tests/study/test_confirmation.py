@@ -16,7 +16,8 @@ from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.report.result import read_result
 from sweetspot.store import Store
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, current_plan
-from sweetspot.study.search import GIVEN_BACK, create_or_continue, load, sweep
+from sweetspot.study.lost import sweep
+from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
 from sweetspot.study.space import distributions
 from sweetspot.workers.worker import work
 

@@ -7,15 +7,15 @@ from sweetspot.data.study_data import StudyData
 from sweetspot.errors import UserError
 from sweetspot.store import Store
 from sweetspot.store.schema import WorkerRow
+from sweetspot.study.lost import queue_again, sweep
 from sweetspot.study.search import (
+    GIVEN_BACK,
     Counts,
     companions,
     create_or_continue,
     failures_in_a_row,
     get_study,
-    give_back,
     load,
-    sweep,
 )
 from sweetspot.study.space import distributions
 
@@ -140,8 +140,11 @@ def test_a_trial_that_was_only_enqueued_keeps_its_parameters_when_given_back(sto
     study = load(store, "tiny")
     study.enqueue_trial({"batch_size": 64, "epochs": 3})
     trial = study.ask()
+    trial.set_user_attr(GIVEN_BACK, "interrupted")
     study.tell(trial, state=TrialState.FAIL)
-    give_back(study, study.trials[0])
+    queue_again(study)
+    queue_again(study)  # it has its copy
+    assert len(study.trials) == 2
     again = study.ask(distributions(CONFIG))
     assert again.params == {"batch_size": 64, "epochs": 3}
 

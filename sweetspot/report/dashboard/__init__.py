@@ -1,0 +1,1 @@
+"""optuna-dashboard on a store: who may come, what they see, and what they may do."""

@@ -1,0 +1,106 @@
+"""Lost trials: those whose worker died or was stopped are failed, and their parameters queued again."""
+
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.store import Store
+from sweetspot.study.search import GIVEN_BACK, REPLACED
+
+MOST_DEATHS = 3
+"""So many workers may die at a point, one after the other, without having saved anything new of it."""
+
+_SAVED = "saved_at_death"
+"""The user attribute of a trial whose worker died: what was in the store of its work."""
+
+
+def sweep(store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str] = lambda trial: "") -> None:
+    """Fail the running trials whose worker has ended, and queue again whatever was given back. Only under the claim.
+
+    Under the claim nobody else is between asking for a trial and saying who works on it: a running trial without a
+    worker has lost it there, before Optuna's heartbeat began, and would otherwise run for ever.
+
+    Args:
+        saved: says of a trial what the store has of its work; it changes whenever that grows.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if running:
+        ended = store.workers.ended({t.user_attrs["worker"] for t in running if "worker" in t.user_attrs})
+        silent = set(store.database.storage.silent_trial_ids(study._study_id))
+        for trial in running:
+            if "worker" not in trial.user_attrs or trial.user_attrs["worker"] in ended:
+                _bury(study, trial, "its worker ended", saved)
+            elif trial._trial_id in silent:
+                _bury(study, trial, "its worker fell silent", saved)
+    queue_again(study)
+
+
+def queue_again(study: optuna.Study) -> None:
+    """Queue the parameters of every trial that was given back and has no copy yet. Only under the claim."""
+    trials = study.get_trials(deepcopy=False)
+    given_back = [t for t in trials if t.state == TrialState.FAIL and GIVEN_BACK in t.user_attrs]
+    if not given_back:
+        return
+    copied = {number for t in trials for number in t.system_attrs.get("retry_history", [])}
+    for trial in given_back:
+        knows_its_point = bool(trial.params or "fixed_params" in trial.system_attrs)
+        if trial.number not in copied and knows_its_point and trial.user_attrs[GIVEN_BACK] != REPLACED:
+            _queue(study, trial)
+
+
+def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:
+    """Fail a running trial that is to be queued again, unless it has finished meanwhile."""
+    _end(study, trial, {GIVEN_BACK: reason}, TrialState.FAIL)
+
+
+def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
+    history = [*trial.system_attrs.get("retry_history", []), trial.number]
+    system = {"failed_trial": history[0], "retry_history": history}
+    if "fixed_params" in trial.system_attrs:
+        system["fixed_params"] = trial.system_attrs["fixed_params"]
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={key: trial.user_attrs[key] for key in ("plan",) if key in trial.user_attrs},
+            system_attrs=system,
+        )
+    )
+
+
+def _bury(study: optuna.Study, trial: FrozenTrial, reason: str, saved: Callable[[FrozenTrial], str]) -> None:
+    """Fail a trial whose worker died; at a point where workers die again and again, for good."""
+    now = saved(trial)
+    if trial.params and _deaths(study, trial, now) >= MOST_DEATHS:
+        why = f"{MOST_DEATHS} workers died one after the other, and nothing new was saved in between"
+        if "plan" in trial.user_attrs:  # an arm of a confirmation: there is no other point to go to
+            _end(study, trial, {"error": why}, TrialState.FAIL)
+        else:
+            study._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINTS_KEY}:infeasible", 1.0)
+            _end(study, trial, {"infeasible": why}, TrialState.PRUNED)
+    else:
+        _end(study, trial, {_SAVED: now, GIVEN_BACK: reason}, TrialState.FAIL)
+
+
+def _deaths(study: optuna.Study, trial: FrozenTrial, now: str) -> int:
+    """How many workers have died at this trial and at those it repeats, this one included, since more was saved."""
+    by_number = {t.number: t for t in study.get_trials(deepcopy=False)}
+    deaths = 1
+    for number in reversed(trial.system_attrs.get("retry_history", [])):
+        there = by_number[number].user_attrs.get(_SAVED)
+        if there is not None and there != now:
+            break
+        deaths += there is not None  # a drain is no death
+    return deaths
+
+
+def _end(study: optuna.Study, trial: FrozenTrial, attributes: Mapping[str, str], state: TrialState) -> None:
+    try:
+        for key, value in attributes.items():
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        study._storage.set_trial_state_values(trial._trial_id, state=state)
+    except optuna.exceptions.UpdateFinishedTrialError:  # it finished meanwhile
+        pass
