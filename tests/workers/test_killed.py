@@ -280,7 +280,7 @@ def test_so_does_one_whose_workers_are_killed_twenty_times(
 def test_whoever_waits_for_a_teacher_takes_it_over_when_its_owner_is_killed(
     undisturbed: Undisturbed, workers: Workers, storage: str, store: Store, tmp_path: Path
 ) -> None:
-    create(store, study(2, **UNHURRIED), 7, 3)
+    create(store, study(2, checkpoint_seconds=0.05, **UNHURRIED), 7, 3)
     owner = workers.start("tiny", storage, tmp_path, hold=(TEACHERS, (1, 30)))
     owner.until_it_holds()
     waiting = workers.start("tiny", storage, tmp_path)
