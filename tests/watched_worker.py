@@ -53,8 +53,10 @@ class Task:
     artifacts: str
     events: str
     said: str
+    status: str
     hold: tuple[str, Place] | None
     gate: str
+    forever: bool
 
 
 class Workers:
@@ -70,12 +72,35 @@ class Workers:
         )
         self._started: list[Worker] = []
 
-    def start(self, study: str, storage: str, folder: Path, hold: tuple[str, Place] | None = None) -> "Worker":
-        """A worker of a study; its artifacts are in ``folder``, and so is what it writes down."""
+    def start(
+        self,
+        study: str,
+        storage: str,
+        folder: Path,
+        hold: tuple[str, Place] | None = None,
+        *,
+        forever: bool = False,
+    ) -> "Worker":
+        """A worker of a study; its artifacts are in ``folder``, and so is what it writes down.
+
+        Args:
+            hold: where it waits, as in :class:`Task`.
+            forever: with ``--forever``.
+        """
         name = f"{folder}/worker-{uuid.uuid4().hex}"
         gate = f"{name}.gate"
         Path(gate).touch()
-        task = Task(study, storage, f"{folder}/artifacts", f"{name}.events", f"{name}.said", hold, gate)
+        task = Task(
+            study,
+            storage,
+            f"{folder}/artifacts",
+            f"{name}.events",
+            f"{name}.said",
+            f"{name}.status",
+            hold,
+            gate,
+            forever,
+        )
         Path(task.events).touch()
         Path(task.said).touch()
         assert self._forks.stdin is not None
@@ -137,6 +162,19 @@ class Worker:
             return True
         return False
 
+    @property
+    def forever(self) -> bool:
+        return self._task.forever
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, negative if a signal has ended it; None while it lives."""
+        while not self.lives:
+            with suppress(FileNotFoundError):
+                return int(Path(self._task.status).read_text())
+            time.sleep(0.001)
+        return None
+
     def until(self, happened: Callable[[], Any], seconds: float = 120.0) -> None:
         """Wait for what happens while it lives.
 
@@ -166,9 +204,16 @@ class Worker:
         while self.lives:
             time.sleep(0.001)
 
+    def until_it_has_ended(self, seconds: float = 120.0) -> None:
+        """Raises AssertionError if it takes too long."""
+        deadline = time.monotonic() + seconds
+        while self.lives:
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.01)
+
     def ends_well(self) -> None:
         """Wait until it ends of itself, as it should."""
-        self.until(lambda: not self.lives)
+        self.until_it_has_ended()
         assert self.events[-1][1:] == ("ended", "", (0, 0)), self.said
 
 
@@ -268,7 +313,8 @@ def _work(task: Task) -> None:
     status = 70
     try:
         tell = _watch(task)
-        status = main(["worker", "--name", task.study, "--device", "cpu"])
+        forever = ["--forever"] if task.forever else []
+        status = main(["worker", "--name", task.study, "--device", "cpu", *forever])
         tell("ended", "", (status, 0))
     except BaseException:
         traceback.print_exc()
@@ -285,7 +331,19 @@ def _serve() -> None:
     import sweetspot.cli.commands
     import sweetspot.workers.worker  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    paths: dict[int, str] = {}
+    statuses: dict[int, int] = {}
+
+    def reap(*_: object) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                statuses[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+        for pid in list(statuses):
+            if (path := paths.pop(pid, None)) is not None:  # this may be interrupted by itself
+                Path(f"{path}.partial").write_text(str(statuses.pop(pid)))
+                Path(f"{path}.partial").rename(path)
+
+    signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:
         values = json.loads(line)
         if values["hold"] is not None:
@@ -294,6 +352,8 @@ def _serve() -> None:
         task = Task(**values)
         if (pid := os.fork()) == 0:
             _work(task)
+        paths[pid] = task.status
+        reap()  # it may have ended already
         print(pid, flush=True)
 
 

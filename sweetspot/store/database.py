@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from sweetspot.config import RunConfig
 from sweetspot.errors import UserError
+from sweetspot.store.filesystem import network_file_system
 from sweetspot.store.migrations import migrate
 from sweetspot.store.outage import DatabaseDownError, Outages, outlasting
 from sweetspot.store.schema import VERSION, Base, SchemaVersion, StudyRow
@@ -140,8 +141,16 @@ def open_database(url: URL, run: RunConfig | None = None) -> Database:
         run: heartbeat and grace period of the study whose trials are run; without it no heartbeats are recorded.
 
     Raises:
-        UserError: if the database cannot be reached, or belongs to a newer version.
+        UserError: if the database cannot be reached, belongs to a newer version, or is an SQLite file on a network file
+            system.
     """
+    if url.get_backend_name() == "sqlite":
+        folder = Path(str(url.database)).parent
+        if (kind := network_file_system(folder)) is not None:
+            raise UserError(
+                f"SQLite does not work on a network file system ({folder} is {kind}): its locks are not kept there, and "
+                "the file is damaged sooner or later; use PostgreSQL (--storage postgresql://…), or a disk of this machine"
+            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = _retried(url, lambda: Storage(url, run))

@@ -71,6 +71,7 @@ class Drain:
         while not self._requested:
             if done.wait(_POLL_SECONDS):
                 return
+        _log.warning("asked to stop: the next step is the last (a second signal stops at once)")
         if done.wait(_STEP_SECONDS):
             return
         _log.warning("no step has ended in %.0f s: interrupting", _STEP_SECONDS)

@@ -35,6 +35,7 @@ from sweetspot.training.device import describe, devices, prepare
 from sweetspot.training.schedules import schedule
 from sweetspot.workers.free_space import check_free_space
 from sweetspot.workers.supervisor import Supervisor
+from sweetspot.workers.worker import advice_on_workers
 
 _SHOW_SECONDS = 0.5
 
@@ -137,7 +138,7 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
             check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
         cost = plan(config, run, data, left)[1] if left > 0 and not quiet else None
         record = create_or_continue(store, run.name, config, data)
-        for line in filter(None, (note, cost, nothing_shared(config))):
+        for line in filter(None, (note, cost, nothing_shared(config), advice_on_workers(store, len(workers)))):
             console.print(Text(line), soft_wrap=True)
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:

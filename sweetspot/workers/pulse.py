@@ -16,6 +16,8 @@ from sweetspot.study.space import Point
 
 _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 0.5
+_LONGEST_BEAT = 5.0
+"""Whoever is asked to stop hears of it within so many seconds."""
 
 SUPERVISOR = "SWEETSPOT_SUPERVISOR"
 """The environment variable with the process id of the supervisor; its worker ends when it is gone."""
@@ -26,14 +28,14 @@ class Pulse:
 
     Args:
         worker: the worker's id.
-        seconds: between signs of life where there is no news.
+        seconds: between signs of life where there is no news; 5 at most.
         on_drain: called when the worker is to stop: it was asked to, or its supervisor is gone.
     """
 
     def __init__(self, store: Store, worker: str, seconds: float, on_drain: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._worker = worker
-        self._seconds = seconds
+        self._seconds = min(seconds, _LONGEST_BEAT)
         self._on_drain = on_drain
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -89,7 +91,7 @@ class Pulse:
                 is_down = True
                 with self._lock:
                     self._news = news | self._news
-                self._stop.wait(min(self._seconds, 5.0))
+                self._stop.wait(self._seconds)
             else:
                 if is_down:
                     _log.warning("the database answers again after %.0f s", time.monotonic() - seen)

@@ -1,6 +1,7 @@
 """A worker: the process of one device that takes the trials of studies, and of their confirmations."""
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from sweetspot.training.device import devices, prepare
 from sweetspot.training.resume import StoppedError
 from sweetspot.workers.drain import Drain
 from sweetspot.workers.free_space import check_free_space
-from sweetspot.workers.pulse import Pulse
+from sweetspot.workers.pulse import SUPERVISOR, Pulse
 
 _log = logging.getLogger(__name__)
 _ASKING_SECONDS = 0.05
@@ -34,6 +35,7 @@ _IDLE_SECONDS = 0.3, 5.0
 """Between looks for a trial at first, and after a long wait for other workers."""
 _STUDY_SECONDS = 5.0
 """Between looks for studies that have trials left."""
+_MOST_ON_SQLITE = 8
 _REFUSED_SECONDS = 60.0
 """After so long a study that could not be served is tried again."""
 
@@ -165,11 +167,25 @@ class _Worker:
                 if left > 0:
                     check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
                 pulse.begin(name, data.train_images)
+                if SUPERVISOR not in os.environ:
+                    living = sum(not w.ended and w.silent_seconds < 60 for w in store.workers.all())
+                    if (advice := advice_on_workers(store, living)) is not None:
+                        _log.warning(advice)
                 workplace = Workplace(
                     name, store, leases, data, prepared, pulse.progress, pulse.trial, self._drain.is_requested
                 )
                 search, confirming = Search(record, workplace), Confirming(record, workplace)
                 search_and_confirm(search, confirming, workplace, self._drain.wait)
+
+
+def advice_on_workers(store: Store, workers: int) -> str | None:
+    """What is to be said of so many workers on this database; None: nothing."""
+    if store.url.get_backend_name() != "sqlite" or workers <= _MOST_ON_SQLITE:
+        return None
+    return (
+        f"{workers} workers share an SQLite file, in which one writes at a time: for more than {_MOST_ON_SQLITE} use "
+        "PostgreSQL (--storage postgresql://…)"
+    )
 
 
 def has_work(store: Store, record: StudyRecord) -> bool:
