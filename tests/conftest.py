@@ -20,7 +20,7 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEETSPOT_HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("SWEETSPOT_STORAGE", "SWEETSPOT_ARTIFACTS", "SWEETSPOT_DATA"):
+    for name in ("SWEETSPOT_STORAGE", "SWEETSPOT_STORAGE_FILE", "SWEETSPOT_ARTIFACTS", "SWEETSPOT_DATA"):
         monkeypatch.delenv(name, raising=False)
 
 

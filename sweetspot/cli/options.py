@@ -94,9 +94,12 @@ def with_storage_file(command: Callable[..., Any]) -> Callable[..., Any]:
             from sweetspot.errors import UserError
             from sweetspot.store.url import read_storage_file
 
-            if given["storage"] not in (None, os.environ.get("SWEETSPOT_STORAGE")):
+            # What was written on the command line counts more than any variable.
+            is_given = given["storage"] not in (None, os.environ.get("SWEETSPOT_STORAGE"))
+            if is_given and str(storage_file) != os.environ.get("SWEETSPOT_STORAGE_FILE"):
                 raise UserError("--storage and --storage-file both name a database: give one of them")
-            given["storage"] = read_storage_file(storage_file)
+            if not is_given:
+                given["storage"] = read_storage_file(storage_file)
         return command(**given)
 
     functools.update_wrapper(run, command)

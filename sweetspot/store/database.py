@@ -148,8 +148,9 @@ def open_database(url: URL, run: RunConfig | None = None) -> Database:
         folder = Path(str(url.database)).parent
         if (kind := network_file_system(folder)) is not None:
             raise UserError(
-                f"SQLite does not work on a network file system ({folder} is {kind}): its locks are not kept there, and "
-                "the file is damaged sooner or later; use PostgreSQL (--storage postgresql://…), or a disk of this machine"
+                f"SQLite does not work on a network file system ({folder} is {kind}): its locks are not kept there, "
+                "and the file is damaged sooner or later; use PostgreSQL (--storage postgresql://…), or a disk of this "
+                "machine"
             )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -70,6 +70,7 @@ class Supervisor:
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
         }
+        self._environment.pop("SWEETSPOT_STORAGE_FILE", None)  # another database, perhaps
         if data is not None:
             self._environment["SWEETSPOT_DATA"] = data
         self._on_log = on_log

@@ -9,9 +9,11 @@ from tiny_study import tiny_config
 import sweetspot
 from sweetspot.config import StudyConfig
 from sweetspot.study.objective import Objective
+from sweetspot.study.sampler import Taken
 from sweetspot.study.space import Point
-from sweetspot.study.visit import distillation_at
+from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
+from sweetspot.training.engine import memory_errors
 
 
 def run(config: StudyConfig, workplace: Workplace, *points: Point, study: optuna.Study | None = None) -> optuna.Study:
@@ -101,3 +103,37 @@ def test_it_is_usable_in_anybodys_own_study(tmp_path: Path) -> None:
     study.optimize(objective, n_trials=2)
     assert all(0.1 < t.value <= 1 for t in study.trials)  # type: ignore[operator]
     assert torch.get_num_threads() == 1
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def _allocate_too_much(*arguments: object, **options: object) -> None:
+    torch.empty(2**60)  # the allocator's own error
+
+
+@pytest.mark.parametrize("where", ["train_teacher", "train_students"])
+def test_a_point_that_does_not_fit_in_memory_is_infeasible_and_the_worker_lives(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    study = optuna.create_study(direction="maximize")
+    objective = Objective(tiny_config(), workplace=workplace)
+    with monkeypatch.context() as patched:
+        patched.setattr(Visit, where, _allocate_too_much)
+        study.enqueue_trial({"batch_size": 64, "epochs": 1})
+        study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["infeasible"].startswith("out of memory (batch 64, 1 epoch): ")
+    assert trial.value is None
+    taken = Taken(study.trials)
+    # A teacher's step needs the same memory whatever the epochs; a student's does not depend on the teacher.
+    assert [Point(64, epochs) in taken for epochs in (1, 2, 3)] == [True] + [where == "train_teacher"] * 2
+    assert Point(128, 1) not in taken
+    study.optimize(objective, n_trials=1)
+    assert study.trials[1].state == TrialState.COMPLETE
+
+
+def test_an_error_that_is_not_about_memory_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), memory_errors():
+        torch.ones(2, 3) @ torch.ones(2, 3)

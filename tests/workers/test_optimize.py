@@ -11,24 +11,19 @@ from typing import Any
 
 import optuna
 import pytest
-from tiny_study import TINY
+from tiny_study import TINY, toml_settings
 
 import sweetspot
 from sweetspot.store import Store
 from sweetspot.study.search import GIVEN_BACK, load
 
 
-def toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)
-
-
 def command(*arguments: str, **values: Any) -> list[str]:
     """The command line of the tiny study; further values by key, "__" for "."."""
-    settings = {**TINY, **{k.replace("__", "."): v for k, v in values.items()}}
-    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={toml(value)}")]
-    return [sys.executable, "-m", "sweetspot", "optimize", "--dataset", "digits", "--device", "cpu", *sets, *arguments]
+    return [
+        *(sys.executable, "-m", "sweetspot", "optimize", "--dataset", "digits", "--device", "cpu"),
+        *(*toml_settings(**values), *arguments),
+    ]
 
 
 def run(home: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
