@@ -60,9 +60,10 @@ def worker_name(host: str, pid: int) -> str:
 
 @cache
 def boot_id() -> str:
-    """Differs from one start of this machine to the next, so that a reused process id is not taken for the old one."""
+    """Differs between starts of this machine and between containers: wherever a process id means another process."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return f"{platform.node()}-{psutil.boot_time():.0f}"
 
@@ -152,7 +153,7 @@ def _record(row: WorkerRow) -> WorkerRecord:
 def _has_ended(row: WorkerRow) -> bool:
     if row.host != socket.gethostname():
         return False
-    if row.boot_id != boot_id():  # of this machine before it was started again; or another machine of the same name
+    if row.boot_id != boot_id():  # of this machine before it was started again; or of another of the same name
         return now() - row.last_seen > _SILENCE
     try:
         is_another = abs(_started(row.pid) - row.process_start) > _SAME_START_SECONDS

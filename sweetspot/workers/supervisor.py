@@ -75,6 +75,7 @@ class Supervisor:
             self._environment["SWEETSPOT_DATA"] = data
         self._on_log = on_log
         self._finished = finished
+        self._outages = store.database.outages
         self._crashes = 0
         self._finished_at_crash = finished()
         self._children = [self._start(device) for device in devices]
@@ -132,7 +133,7 @@ class Supervisor:
         self._crashes = self._crashes + 1 if finished == self._finished_at_crash else 1
         self._finished_at_crash = finished
         what = f"{_name(child)} on {child.device} ended with {_what(code)}: {_last(child)}"
-        if code == 2:  # it refuses to start
+        if code == 2 and not self._outages.is_down:  # it refuses to start
             raise RunError(what)
         if self._crashes >= _MOST_CRASHES:
             raise RunError(

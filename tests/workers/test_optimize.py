@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from tiny_study import TINY, toml_settings
 
 import sweetspot
+from sweetspot.cli import main
 from sweetspot.store import Store
 from sweetspot.study.search import GIVEN_BACK, load
 
@@ -27,8 +30,16 @@ def command(*arguments: str, **values: Any) -> list[str]:
 
 
 def run(home: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"SWEETSPOT_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    """Run a command line in this process, which spares it the imports; its workers are processes of their own."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.setenv("SWEETSPOT_HOME", str(home))
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            status = main(arguments[3:])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 class Running:
