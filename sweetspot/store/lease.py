@@ -155,6 +155,16 @@ class Leases:
         return there.seconds > self._expiry
 
     @outlasting
+    def confirm(self, lease: Lease) -> None:
+        """Renew a lease, before something that only its holder may do.
+
+        Raises:
+            LostLeaseError: if it has another owner by now.
+        """
+        with self._session.begin() as session:
+            lease.check(session)
+
+    @outlasting
     def release(self, lease: Lease) -> None:
         with self._lock:
             if self._held.get(lease.name) is lease:

@@ -133,8 +133,7 @@ class _Run:
     def _objective(self, trial: optuna.Trial) -> float:
         self._trial = trial
         try:
-            with self._store.database.session.begin() as session:
-                self._claim.check(session)  # a worker that was held up for too long may have asked for one too many
+            self._leases.confirm(self._claim)  # a worker that was held up for too long may have asked for one too many
             trial.set_user_attr("worker", self._worker)
             suggested = self._job.suggest(trial)
             self._claim.release()

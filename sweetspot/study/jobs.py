@@ -14,13 +14,13 @@ from sweetspot.study.objective import Objective
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
 from sweetspot.study.sampler import PointSampler, Taken
-from sweetspot.study.search import CONFIRM, Counts, failures_in_a_row, load
+from sweetspot.study.search import BEFORE, CONFIRM, Counts, failures_in_a_row, load
 from sweetspot.study.space import Point, suggest
 from sweetspot.study.visit import saved_of
 from sweetspot.study.workplace import Workplace
 
 MOST_FAILURES = 10
-"""So many failed or infeasible trials in a row end a search."""
+"""So many failed or infeasible trials in a row end a search; those before it was continued do not count."""
 
 FULL = "every point of the space has been measured"
 FAILED = "failed: "
@@ -31,6 +31,7 @@ class Search:
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
         self.study = load(workplace.store, record.name)
+        self._before = self.study.user_attrs.get(BEFORE, 0)
         self._name = record.name
         self._config = record.config
         self._workplace = workplace
@@ -48,8 +49,8 @@ class Search:
         record = self._workplace.store.studies.get(self._name)
         if record is None or record.ended:
             return False
-        failures = failures_in_a_row(trials)
-        if len(failures) >= MOST_FAILURES and failures[0].user_attrs.get("worker") == self._workplace.leases.owner:
+        failures = failures_in_a_row(trials[self._before :])
+        if len(failures) >= MOST_FAILURES:
             self._end(f"{FAILED}{len(failures)} trials in a row; the last: {why_failed(failures[0])}")
             return False
         counts = Counts.of(trials)

@@ -24,6 +24,9 @@ GIVEN_BACK = "given_back"
 """The user attribute of a failed trial whose parameters are queued again (:mod:`sweetspot.study.lost`), and why."""
 
 
+BEFORE = "trials_before"
+"""The user attribute of a study with the number of trials it had when it was created or last continued."""
+
 REPLACED = "another plan took its place"
 """The value of :data:`GIVEN_BACK` in trials that are not queued again."""
 
@@ -104,6 +107,7 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
     study = open_study(store, name, METRIC)
     study.set_user_attr("dataset", config.data.dataset)
     study.set_user_attr("train_images", data.train_images)
+    study.set_user_attr(BEFORE, len(study.get_trials(deepcopy=False)))
     record = store.studies.get(name)
     assert record is not None
     return record

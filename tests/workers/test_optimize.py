@@ -72,7 +72,7 @@ class Running:
 
 def started(home: Path) -> tuple[list[str], Running]:
     """A command, and its process when the first trial has finished and the second is under way."""
-    arguments = command("--workers", "1", "--no-confirm", student__epochs=60)
+    arguments = command("--workers", "1", "--no-confirm", student__epochs=20)
     running = Running(home, arguments)
     running.until("1/4")
     return arguments, running
