@@ -167,8 +167,8 @@ class Forgetful:
     def pruner(self) -> BasePruner:
         return self.job.pruner
 
-    def sampler(self) -> BaseSampler:
-        return self.job.sampler()
+    def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
+        return self.job.sampler(trials)
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         return self.job.wants_trial(trials)

@@ -46,6 +46,7 @@ class Task:
 
     Attributes:
         hold: the beginning of a run's name and a place in it: that step does not end while the file ``gate`` is there.
+        pace: seconds that are added to each step.
     """
 
     study: str
@@ -57,6 +58,7 @@ class Task:
     hold: tuple[str, Place] | None
     gate: str
     forever: bool
+    pace: float
 
 
 class Workers:
@@ -80,27 +82,19 @@ class Workers:
         hold: tuple[str, Place] | None = None,
         *,
         forever: bool = False,
+        pace: float = 0.0,
     ) -> "Worker":
         """A worker of a study; its artifacts are in ``folder``, and so is what it writes down.
 
         Args:
-            hold: where it waits, as in :class:`Task`.
+            hold, pace: where it waits, and how long at each step, as in :class:`Task`.
             forever: with ``--forever``.
         """
         name = f"{folder}/worker-{uuid.uuid4().hex}"
         gate = f"{name}.gate"
         Path(gate).touch()
-        task = Task(
-            study,
-            storage,
-            f"{folder}/artifacts",
-            f"{name}.events",
-            f"{name}.said",
-            f"{name}.status",
-            hold,
-            gate,
-            forever,
-        )
+        files = (f"{name}.{what}" for what in ("events", "said", "status"))
+        task = Task(study, storage, f"{folder}/artifacts", *files, hold, gate, forever, pace)
         Path(task.events).touch()
         Path(task.said).touch()
         assert self._forks.stdin is not None
@@ -238,6 +232,7 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
         os.write(file, (json.dumps((time.monotonic(), what, run, place)) + "\n").encode())
 
     def stepped(run: str, place: Place) -> None:
+        time.sleep(task.pace)
         tell("step", run, place)
         if task.hold is not None and run.startswith(task.hold[0]) and place == task.hold[1]:
             tell("holds", run, place)
@@ -340,8 +335,10 @@ def _serve() -> None:
                 statuses[ended[0]] = os.waitstatus_to_exitcode(ended[1])
         for pid in list(statuses):
             if (path := paths.pop(pid, None)) is not None:  # this may be interrupted by itself
-                Path(f"{path}.partial").write_text(str(statuses.pop(pid)))
-                Path(f"{path}.partial").rename(path)
+                status = statuses.pop(pid)
+                with suppress(FileNotFoundError):  # its folder is gone
+                    Path(f"{path}.partial").write_text(str(status))
+                    Path(f"{path}.partial").rename(path)
 
     signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:

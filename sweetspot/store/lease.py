@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -37,6 +37,7 @@ class Lease:
     _leases: "Leases" = field(repr=False)
     is_lost: bool = field(default=False, init=False)
     """Whether it is known that another worker has taken it over: what is done under it is in vain."""
+    is_released: bool = field(default=False, init=False)
 
     def check(self, session: Session) -> None:
         """Renew within the caller's transaction, which then holds the row until it ends.
@@ -54,7 +55,9 @@ class Lease:
 
     def release(self) -> None:
         """Free it. Harmless when it is lost or free already."""
-        self._leases.release(self)
+        if not self.is_released:
+            self._leases.release(self)
+            self.is_released = True
 
     def __enter__(self) -> "Lease":
         return self
@@ -144,10 +147,11 @@ class Leases:
         if row.owner == self.owner:  # its acknowledgement, or that of its release, was lost
             with self._lock:
                 return row.name not in self._held
-        if self._is_dead(row.owner):
-            return True
         there, now = self._seen.get(row.name), self._clock()
-        if there is None or (there.token, there.counter) != (row.token, row.counter):
+        has_moved = there is not None and (there.token, there.counter) != (row.token, row.counter)
+        if not has_moved and self._is_dead(row.owner):  # of one that goes from hand to hand, not at every look
+            return True
+        if there is None or has_moved:
             self._seen[row.name] = _Silence(row.token, row.counter, 0.0, now)
             return False
         there.seconds += min(now - there.looked, self._expiry / _LOOKS)
@@ -173,6 +177,21 @@ class Leases:
             session.execute(
                 update(LeaseRow).where(LeaseRow.name == lease.name, LeaseRow.token == lease.token).values(owner="")
             )
+
+    @outlasting
+    def free(self, owners: Collection[str]) -> None:
+        """Free whatever these workers hold: they are taken for dead."""
+        with self._session.begin() as session:
+            session.execute(update(LeaseRow).where(LeaseRow.owner.in_(owners)).values(owner=""))
+
+    @outlasting
+    def free_of_dead(self) -> None:
+        """Free the leases whose owner is known to be dead: nobody may need them again."""
+        with self._session() as session:
+            owners = set(session.scalars(select(LeaseRow.owner).where(LeaseRow.owner.not_in(("", self.owner)))))
+        dead = {owner for owner in owners if self._is_dead(owner)}
+        if dead:
+            self.free(dead)
 
     @outlasting
     def renew(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
@@ -38,6 +39,7 @@ class StudentCheckpoints:
         distillation: the hash of their recipe.
         seconds: between two checkpoints.
         should_stop: whether to save, and to stop.
+        check: called before they are saved; raises if that is not this worker's business any more.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class StudentCheckpoints:
         purpose: Purpose,
         seconds: float,
         should_stop: Callable[[], bool] = lambda: False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._distillation = distillation
         self._purpose = purpose
         self._seconds = seconds
         self.should_stop = should_stop
+        self._check = check
         self._since = time.monotonic()
 
     def load(self, replicate: int) -> HalfTrained | None:
@@ -77,6 +81,8 @@ class StudentCheckpoints:
 
     def save(self, students: Mapping[int, HalfTrained]) -> None:
         """Keep these replicates, in place of what was kept of them; the next checkpoint is due in a while."""
+        with suppress(DatabaseDownError), patience(0):
+            self._check()
         for replicate, student in students.items():
             detail = {"losses": student.losses, "accuracies": student.accuracies, "seconds": student.seconds}
             epoch = len(student.losses)

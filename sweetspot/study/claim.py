@@ -41,7 +41,8 @@ class Job(Protocol):
     @property
     def pruner(self) -> BasePruner: ...
 
-    def sampler(self) -> BaseSampler: ...
+    def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
+        """For the trial that is asked for now, under the claim, with what is there."""
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         """Whether a trial may be asked for, with what is there. Asked under the claim."""
@@ -77,12 +78,11 @@ def run_next(job: Job, workplace: Workplace) -> Outcome:
         return Outcome.BUSY
     with claim:
         study = job.study
-        sweep(workplace.store, study, job.saved)
-        trials = study.get_trials(deepcopy=False)
+        trials = sweep(workplace.store, study, job.saved)
         if not job.wants_trial(trials):
             under_way = any(t.state == TrialState.RUNNING for t in trials)
             return Outcome.WAIT if under_way else Outcome.DONE
-        study.sampler, study.pruner = job.sampler(), job.pruner
+        study.sampler, study.pruner = job.sampler(trials), job.pruner
         _Run(job, study, claim, workplace).run()
     return Outcome.RAN
 

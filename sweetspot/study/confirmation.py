@@ -17,8 +17,9 @@ from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
+from sweetspot.study.lost import withdraw
 from sweetspot.study.ranking import most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, REPLACED, load, open_study
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, load, open_study
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
@@ -83,10 +84,9 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
     study = load(store, record.name)
     trials = study.get_trials(deepcopy=False)
     train_images = study.user_attrs["train_images"]
-    ranked = ranking(store, record, trials, train_images)
-    if record.config.confirm.seeds == 0 or not ranked or ranked[0].is_under_trained:
+    best = _to_confirm(store, record, study, trials)
+    if best is None:
         return False
-    best = ranked[0].point
     longest = Point(best.batch_size, record.config.search.ladder[-1], best.others)
     accurate = most_accurate_teacher(store, record, trials, train_images, best)
     points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest}
@@ -99,12 +99,25 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
     return True
 
 
+def is_unplanned(store: Store, record: StudyRecord) -> bool:
+    """Whether a search that has ended is to be confirmed, and nobody has planned it: whoever was about to has died."""
+    study = load(store, record.name)
+    trials = study.get_trials(deepcopy=False)
+    return current_plan(store, record.name) is None and _to_confirm(store, record, study, trials) is not None
+
+
+def _to_confirm(store: Store, record: StudyRecord, study: optuna.Study, trials: list[FrozenTrial]) -> Point | None:
+    """The best point; None if there is none that may be confirmed, or no confirmation is wanted."""
+    if record.config.confirm.seeds == 0:
+        return None
+    ranked = ranking(store, record, trials, study.user_attrs["train_images"])
+    return ranked[0].point if ranked and not ranked[0].is_under_trained else None
+
+
 def _queue(store: Store, name: str, plan: Plan) -> None:
     study = open_study(store, name + CONFIRM, "test accuracy")
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, REPLACED)
-        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
-        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        withdraw(study, trial)
     text = plan.to_json()
     for arm in plan.distinct:
         study.enqueue_trial({"arm": arm}, user_attrs={"plan": text})

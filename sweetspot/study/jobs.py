@@ -13,7 +13,7 @@ from sweetspot.study.confirmation import Arm, Plan
 from sweetspot.study.objective import Objective
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
-from sweetspot.study.sampler import PointSampler, Taken
+from sweetspot.study.sampler import Memory, PointSampler
 from sweetspot.study.search import BEFORE, CONFIRM, Counts, failures_in_a_row, load
 from sweetspot.study.space import Point, suggest
 from sweetspot.study.visit import saved_of
@@ -37,12 +37,13 @@ class Search:
         self._workplace = workplace
         self._objective = Objective(record.config, workplace=workplace)
         self.pruner = pruner(record.config)
+        self._memory = Memory(record.config)
 
-    def sampler(self) -> BaseSampler:
+    def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
         """Anew for every claim, with the trajectories that other workers are extending at this moment."""
         there = self._workplace
         ordering = Ordering(self._config, there.data.hash, there.store.trajectories, there.leases)
-        return PointSampler(self._config, ordering.must_wait)
+        return PointSampler(self._config, ordering.must_wait, self._memory, trials)
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
         """A trial is asked for only while finished, running and waiting ones together are below the total."""
@@ -58,7 +59,7 @@ class Search:
             return False
         if counts.waiting:
             return True
-        if Taken(trials).has_all(self._config):
+        if self._memory.taken(trials).has_all(self._config):
             if not counts.running:
                 self._end(FULL)
             return False
@@ -93,7 +94,7 @@ class Confirming:
         """Made when the confirmation is planned."""
         return load(self._workplace.store, self._record.name + CONFIRM)
 
-    def sampler(self) -> BaseSampler:
+    def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
         return RandomSampler()
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:

@@ -6,7 +6,7 @@ import optuna
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
-from sweetspot.store import Store
+from sweetspot.store import Leases, Store
 from sweetspot.study.search import GIVEN_BACK, REPLACED
 
 MOST_DEATHS = 3
@@ -16,7 +16,9 @@ _SAVED = "saved_at_death"
 """The user attribute of a trial whose worker died: what was in the store of its work."""
 
 
-def sweep(store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str] = lambda trial: "") -> None:
+def sweep(
+    store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str] = lambda trial: ""
+) -> list[FrozenTrial]:
     """Fail the running trials whose worker has ended, and queue again whatever was given back. Only under the claim.
 
     Under the claim nobody else is between asking for a trial and saying who works on it: a running trial without a
@@ -24,8 +26,13 @@ def sweep(store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str]
 
     Args:
         saved: says of a trial what the store has of its work; it changes whenever that grows.
+
+    Returns:
+        All trials of the study: as they were found, where there was nothing to do.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    trials = study.get_trials(deepcopy=False)
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    has_buried = False
     if running:
         ended = store.workers.ended({t.user_attrs["worker"] for t in running if "worker" in t.user_attrs})
         silent = set(store.database.storage.silent_trial_ids(study._study_id))
@@ -34,20 +41,44 @@ def sweep(store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str]
                 _bury(study, trial, "its worker ended", saved)
             elif trial._trial_id in silent:
                 _bury(study, trial, "its worker fell silent", saved)
-    queue_again(study)
+            else:
+                continue
+            has_buried = True
+            Leases(store.database, "", 0).free({trial.user_attrs.get("worker", "nobody")})
+    if has_buried:
+        trials = study.get_trials(deepcopy=False)
+    return study.get_trials(deepcopy=False) if _queue_copies(study, trials) else trials
 
 
 def queue_again(study: optuna.Study) -> None:
     """Queue the parameters of every trial that was given back and has no copy yet. Only under the claim."""
-    trials = study.get_trials(deepcopy=False)
+    _queue_copies(study, study.get_trials(deepcopy=False))
+
+
+def _queue_copies(study: optuna.Study, trials: list[FrozenTrial]) -> bool:
+    """Whether anything was changed."""
     given_back = [t for t in trials if t.state == TrialState.FAIL and GIVEN_BACK in t.user_attrs]
-    if not given_back:
-        return
-    copied = {number for t in trials for number in t.system_attrs.get("retry_history", [])}
+    has_queued = False
+    copied: set[int] = set()
+    for trial in trials:
+        history = trial.system_attrs.get("retry_history", [])
+        if trial.state == TrialState.WAITING and history and history[-1] in copied:
+            withdraw(study, trial)  # a second copy: an outage has hidden that the first was made
+            has_queued = True
+        copied |= set(history)
     for trial in given_back:
         knows_its_point = bool(trial.params or "fixed_params" in trial.system_attrs)
         if trial.number not in copied and knows_its_point and trial.user_attrs[GIVEN_BACK] != REPLACED:
             _queue(study, trial)
+            has_queued = True
+    return has_queued
+
+
+def withdraw(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Take a trial out of the queue: another takes its place."""
+    study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, REPLACED)
+    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+    study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
 
 def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> None:

@@ -5,11 +5,12 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
@@ -17,16 +18,32 @@ from sweetspot.data.seeding import seed_of
 from sweetspot.study.search import GIVEN_BACK, OUT_OF_MEMORY
 from sweetspot.study.space import Point, distributions, points
 
+T = TypeVar("T")
+
 _PROPOSALS = 16
 """Proposals of the inner sampler before a free point is taken at random."""
 
 _RANDOM_PROPOSALS = 1000
 """Random ones after those, where the space is continuous and what is proposed may not fit in memory."""
 
-_INNER: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
-    "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=False),
-    "random": lambda seed: RandomSampler(seed=seed),
+Space = dict[str, BaseDistribution]
+
+
+class _TPESampler(TPESampler):
+    """TPE in a space that is known: it need not be found out by comparing what all trials have."""
+
+    def __init__(self, seed: int, space: Space) -> None:
+        super().__init__(seed=seed, multivariate=True)
+        self._known = {name: space[name] for name in sorted(space) if not space[name].single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Space:
+        return self._known
+
+
+_INNER: dict[str, Callable[[int, Space], BaseSampler]] = {
+    "tpe": _TPESampler,
+    "gp": lambda seed, space: GPSampler(seed=seed, deterministic_objective=False),
+    "random": lambda seed, space: RandomSampler(seed=seed),
 }
 
 
@@ -43,14 +60,22 @@ class PointSampler(BaseSampler):
         config: of the study.
         must_wait: tells of a point, and of the points of the trials that run, whether it would wait for a trajectory
             that another worker is extending.
+        memory: of this study, kept from one claim to the next.
+        trials: of the study, where they have just been read and nobody else can have asked for one since.
     """
 
     def __init__(
-        self, config: StudyConfig, must_wait: Callable[[Point, list[Point]], bool] = lambda point, running: False
+        self,
+        config: StudyConfig,
+        must_wait: Callable[[Point, list[Point]], bool] = lambda point, running: False,
+        memory: "Memory | None" = None,
+        trials: list[FrozenTrial] | None = None,
     ) -> None:
+        self._trials = trials
         self._config = config
         self._space = distributions(config)
         self._must_wait = must_wait
+        self._memory = memory or Memory(config)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._space
@@ -58,8 +83,9 @@ class PointSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        taken = Taken(trials)
+        there = study.get_trials(deepcopy=False) if self._trials is None else self._trials
+        trials = [t for t in there if t.number != trial.number]
+        taken = self._memory.taken(trials)
         asked = sum(GIVEN_BACK not in t.user_attrs for t in trials)
         seed = seed_of(self._config.seed, "sampler", asked) % 2**32
         free = None
@@ -81,11 +107,9 @@ class PointSampler(BaseSampler):
 
     def _proposals(self, trials: list[FrozenTrial], seed: int) -> Iterable[Point]:
         """Points that the inner sampler proposes, given the trials so far by rank."""
-        ranked = {name: _ranked(distribution) for name, distribution in self._space.items()}
+        ranked = self._memory.ranked
         with _quiet():
-            inner = _INNER[self._config.search.sampler](seed)
-            shadow = optuna.create_study(direction="maximize", sampler=inner)
-            shadow.add_trials([seen for t in trials if (seen := self._by_rank(t, ranked)) is not None])
+            shadow = _shadow(self._memory.by_rank(trials), _INNER[self._config.search.sampler](seed, ranked))
             for _ in range(_PROPOSALS):
                 asked = shadow.ask(ranked)
                 yield Point.of(self._by_value(asked.params))
@@ -93,17 +117,6 @@ class PointSampler(BaseSampler):
             shadow.sampler = RandomSampler(seed=seed)
             for _ in range(_RANDOM_PROPOSALS):
                 yield Point.of(self._by_value(shadow.ask(ranked).params))
-
-    def _by_rank(self, trial: FrozenTrial, ranked: dict[str, BaseDistribution]) -> FrozenTrial | None:
-        """What the inner sampler is told of a trial: complete ones with value, the others as pruned or under way."""
-        known = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        if not known or not self._space.keys() <= trial.params.keys():
-            return None
-        complete = trial.state == TrialState.COMPLETE
-        params = {name: _rank(self._space[name], trial.params[name]) for name in ranked}
-        return optuna.trial.create_trial(
-            state=trial.state, value=trial.value if complete else None, params=params, distributions=ranked
-        )
 
     def _by_value(self, params: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
@@ -121,6 +134,53 @@ class PointSampler(BaseSampler):
         return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
 
+class Memory:
+    """What claims work out of the trials of one study, remembered of those that have finished: they never change."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._space = distributions(config)
+        self.ranked = {name: _ranked(distribution) for name, distribution in self._space.items()}
+        self._seen: dict[int, FrozenTrial | None] = {}
+        self._takes: dict[int, tuple[Point | None, Point | None]] = {}
+
+    def by_rank(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """What the inner sampler is told of trials."""
+        return [seen for trial in trials if (seen := _remembered(self._seen, trial, self._by_rank)) is not None]
+
+    def taken(self, trials: Iterable[FrozenTrial]) -> "Taken":
+        return Taken(trials, lambda trial: _remembered(self._takes, trial, _takes))
+
+    def _by_rank(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Complete ones with value, the others as pruned or under way."""
+        known = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        if not known or not self._space.keys() <= trial.params.keys():
+            return None
+        complete = trial.state == TrialState.COMPLETE
+        params = {name: _rank(self._space[name], trial.params[name]) for name in self.ranked}
+        return optuna.trial.create_trial(
+            state=trial.state, value=trial.value if complete else None, params=params, distributions=self.ranked
+        )
+
+
+def _remembered(known: dict[int, T], trial: FrozenTrial, work_out: Callable[[FrozenTrial], T]) -> T:
+    if trial._trial_id in known:
+        return known[trial._trial_id]
+    value = work_out(trial)
+    if trial.state.is_finished():
+        known[trial._trial_id] = value
+    return value
+
+
+def _takes(trial: FrozenTrial) -> tuple[Point | None, Point | None]:
+    """The point that a trial takes, and the point whose teacher it has found not to fit in memory."""
+    params = trial.params | trial.system_attrs.get("fixed_params", {})
+    if not {"batch_size", "epochs"} <= params.keys():
+        return None, None
+    point = Point.of(params)
+    is_free = trial.state == TrialState.FAIL and GIVEN_BACK in trial.user_attrs
+    return None if is_free else point, point if OUT_OF_MEMORY in trial.user_attrs else None
+
+
 class Taken:
     """The points that need no further trial.
 
@@ -128,17 +188,14 @@ class Taken:
     one that did not fit in memory.
     """
 
-    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
-        self._points: set[Point] = set()
-        self._too_large: set[tuple[int, object]] = set()
-        for trial in trials:
-            params = trial.params | trial.system_attrs.get("fixed_params", {})
-            if not {"batch_size", "epochs"} <= params.keys():
-                continue
-            if not (trial.state == TrialState.FAIL and GIVEN_BACK in trial.user_attrs):
-                self._points.add(Point.of(params))
-            if OUT_OF_MEMORY in trial.user_attrs:
-                self._too_large.add(_steps_of(Point.of(params)))
+    def __init__(
+        self,
+        trials: Iterable[FrozenTrial],
+        takes_of: Callable[[FrozenTrial], tuple[Point | None, Point | None]] = _takes,
+    ) -> None:
+        takes = [takes_of(trial) for trial in trials]
+        self._points = {point for point, _ in takes if point is not None}
+        self._too_large = {_steps_of(point) for _, point in takes if point is not None}
 
     def __contains__(self, point: Point) -> bool:
         return point in self._points or _steps_of(point) in self._too_large
@@ -171,6 +228,18 @@ def _rank(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution) and _is_ordered(distribution):
         return distribution.choices.index(value)
     return value
+
+
+def _shadow(trials: list[FrozenTrial], sampler: BaseSampler) -> optuna.Study:
+    """A study in memory of these very trials: to check and copy thousands takes longer than to propose."""
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, direction="maximize", sampler=sampler)
+    for number, trial in enumerate(trials):
+        trial.number = trial._trial_id = number
+        storage._trial_id_to_study_id_and_number[number] = study._study_id, number
+    storage._studies[study._study_id].trials.extend(trials)
+    storage._max_trial_id = len(trials) - 1
+    return study
 
 
 @contextmanager

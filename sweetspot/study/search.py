@@ -27,7 +27,7 @@ GIVEN_BACK = "given_back"
 BEFORE = "trials_before"
 """The user attribute of a study with the number of trials it had when it was created or last continued."""
 
-REPLACED = "another plan took its place"
+REPLACED = "another took its place"
 """The value of :data:`GIVEN_BACK` in trials that are not queued again."""
 
 

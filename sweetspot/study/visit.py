@@ -66,6 +66,7 @@ class Visit:
     ) -> None:
         self._workplace = workplace
         self._point = point
+        self._on_saved = on_saved
         self.config = config if point is None else config_at(config, point)
         self._trajectory: Trajectory | None = None
         self._student_epochs = 0
@@ -128,7 +129,10 @@ class Visit:
             if self._trajectory is not None and self._point is not None and self.config.student.alpha > 0:
                 teacher = self._trajectory.teacher(self._point.epochs)
             seconds, should_stop = self.config.run.checkpoint_seconds, self._workplace.should_stop
-            checkpoints = StudentCheckpoints(store, self.distillation.hash, purpose, seconds, should_stop)
+            checkpoints = StudentCheckpoints(
+                store, self.distillation.hash, purpose, seconds, should_stop,
+                lambda: self._on_saved(self.epochs_trained),
+            )  # fmt: skip
             trained = distill(
                 self.config, self._workplace.data, teacher, self.config.teacher.precision, missing, purpose,
                 self._workplace.device, self._progress, checkpoints,

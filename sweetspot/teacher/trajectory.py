@@ -242,6 +242,10 @@ class Trajectory:
                 self._train_epoch(branch, target, training, saving, there)
             saving.deliver()
             saving.tell()
+            # After a snapshot that nobody goes on from; that of a longer run, which was interrupted, stays.
+            reached = self.store.checkpoint(lease.name)
+            if reached is not None and reached.epoch < target:
+                self.store.drop_checkpoint(lease.name)
         except (DatabaseDownError, ArtifactsError, StoppedError):
             saving.leave_behind()
             raise

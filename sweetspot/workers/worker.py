@@ -17,7 +17,7 @@ from sweetspot.store import Store, StudyRecord
 from sweetspot.store.outage import patience
 from sweetspot.store.url import data_folder, shown
 from sweetspot.study.claim import Job, Outcome, claim_lease, run_next
-from sweetspot.study.confirmation import ensure_planned
+from sweetspot.study.confirmation import ensure_planned, is_unplanned
 from sweetspot.study.estimate import Shape, disk_bytes, with_trials
 from sweetspot.study.jobs import FAILED, Confirming, Search
 from sweetspot.study.search import Counts, companions, get_study, load
@@ -29,8 +29,10 @@ from sweetspot.workers.free_space import check_free_space
 from sweetspot.workers.pulse import SUPERVISOR, Pulse
 
 _log = logging.getLogger(__name__)
-_ASKING_SECONDS = 0.05
-"""A claim takes so long, about: whoever finds another worker asking tries again after as much."""
+_ASKING_SECONDS = 0.05, 0.5
+"""Whoever finds another worker asking tries again after as much, and later and later up to this: 64 workers that look
+every 0.05 s take the processors that the one who asks needs."""
+_ASKING_GROWTH = 1.5
 _IDLE_SECONDS = 0.3, 5.0
 """Between looks for a trial at first, and after a long wait for other workers."""
 _STUDY_SECONDS = 5.0
@@ -91,10 +93,35 @@ class _Worker:
         self._artifacts = artifacts
         self._data = data or data_folder()
         self._drain = drain
+        self._has_been_open = False
+
+    def _open(self, run: RunConfig | None = None) -> Store:
+        """The store; once it has been open, an outage is waited for.
+
+        Raises:
+            UserError: if it cannot be opened at first.
+            RunError: if it cannot be opened again.
+            StoppedError: if the worker is asked to stop meanwhile.
+        """
+        deadline = time.monotonic() + (run or RunConfig()).outage_seconds
+        while True:
+            try:
+                store = Store(self._storage, self._artifacts, run)
+            except (UserError, RunError) as error:
+                if not self._has_been_open:
+                    raise
+                if time.monotonic() > deadline:
+                    raise RunError(str(error)) from None
+            else:
+                self._has_been_open = True
+                return store
+            self._drain.wait(random.uniform(0.5, 1.0) * _STUDY_SECONDS)
+            if self._drain.is_requested():
+                raise StoppedError
 
     def serve(self, name: str | None) -> None:
         """Every study that has trials left, or the one of this name, once."""
-        with Store(self._storage, self._artifacts) as store:
+        with self._open() as store:
             if name is not None:
                 names = [get_study(store, name).name]
             else:
@@ -125,7 +152,7 @@ class _Worker:
     def _wait_for_work(self, name: str | None, refused: dict[str, float]) -> str:
         """The name of a study that has work, as soon as there is one."""
         with ExitStack() as stack:
-            store = stack.enter_context(Store(self._storage, self._artifacts))
+            store = stack.enter_context(self._open())
             run = RunConfig()
             leases = stack.enter_context(registered(store, self._device, run))
             pulse = stack.enter_context(Pulse(store, leases.owner, run.heartbeat_seconds / 3, self._drain.request))
@@ -143,10 +170,10 @@ class _Worker:
 
     def _work_on(self, name: str) -> None:
         """Take the trials of one study, then those of its confirmation."""
-        with Store(self._storage, self._artifacts) as store:
+        with self._open() as store:
             config = get_study(store, name).config
         # Opened again, with the heartbeat settings of this study.
-        with Store(self._storage, self._artifacts, config.run) as store:
+        with self._open(config.run) as store:
             record = get_study(store, name)
             prepared = prepare(self._device, config.run)
             beat = config.run.heartbeat_seconds / 3
@@ -197,7 +224,7 @@ def has_work(store: Store, record: StudyRecord) -> bool:
         counts = Counts.of(load(store, name).get_trials(deepcopy=False))
         if counts.waiting or counts.running:
             return True
-    return False
+    return not (record.ended or "").startswith(FAILED) and is_unplanned(store, record)
 
 
 def search_and_confirm(
@@ -210,6 +237,7 @@ def search_and_confirm(
     """
     planned = is_last_look = False
     waited = 0.0
+    busy = 0
     while True:
         if workplace.should_stop():
             raise StoppedError
@@ -221,11 +249,13 @@ def search_and_confirm(
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
+                    workplace.leases.free_of_dead()
                     return
                 planned = False  # planning once more queues the arms that failed
             is_last_look = outcome == Outcome.DONE
+        busy = busy + 1 if outcome == Outcome.BUSY else 0
         if outcome == Outcome.BUSY:
-            sleep(random.uniform(0.5, 1.5) * _ASKING_SECONDS)
+            sleep(_asking_pause(busy))
         elif outcome == Outcome.WAIT:
             at_least, at_most = _IDLE_SECONDS
             pause = random.uniform(0.5, 1.0) * min(max(at_least, 0.1 * waited), at_most)
@@ -237,6 +267,7 @@ def search_and_confirm(
 
 def _plan_confirmation(name: str, workplace: Workplace) -> bool:
     """Plan the confirmation of a search that is done, unless somebody else has; whether there is one."""
+    busy = 0
     while True:
         record = workplace.store.studies.get(name)
         if record is None or (record.ended or "").startswith(FAILED):
@@ -245,4 +276,11 @@ def _plan_confirmation(name: str, workplace: Workplace) -> bool:
         if claim is not None:
             with claim:
                 return ensure_planned(workplace.store, record, workplace.data)
-        time.sleep(random.uniform(0.5, 1.5) * _ASKING_SECONDS)
+        busy += 1
+        time.sleep(_asking_pause(busy))
+
+
+def _asking_pause(busy: int) -> float:
+    """Seconds, before the next try of a worker that has found others asking so many times in a row."""
+    at_first, at_most = _ASKING_SECONDS
+    return random.uniform(0.5, 1.5) * min(at_first * _ASKING_GROWTH ** min(busy - 1, 20), at_most)

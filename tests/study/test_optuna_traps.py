@@ -74,7 +74,7 @@ class Job:
     objective: Callable[[optuna.Trial], float] = lambda trial: 0.5
     pruner: BasePruner = NopPruner()  # noqa: RUF009 - it has no state
 
-    def sampler(self) -> BaseSampler:
+    def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
         return RandomSampler(seed=0)
 
     def wants_trial(self, trials: list[FrozenTrial]) -> bool:
@@ -298,7 +298,7 @@ def test_our_sampler_is_not_told_of_dead_workers_trials(workplace: Workplace, st
         return False
 
     class Points(Job):
-        def sampler(self) -> BaseSampler:
+        def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
             return PointSampler(config, must_wait)
 
         def suggest(self, trial: optuna.Trial) -> Any:
