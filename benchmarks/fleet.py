@@ -1,6 +1,7 @@
 """What many workers at one database cost: claims and ends of trials, and how they grow with trials and workers.
 
-``python -m benchmarks.fleet [--workers N,N] [--trials N] [--seconds S] [--kinds tpe,random,points] [--json FILE]``
+``python -m benchmarks.fleet [--workers N,N] [--trials N] [--done N] [--seconds S] [--kinds tpe,random,points]
+[--json FILE]``
 
 Everything is real but the training: a PostgreSQL with its own defaults (fsync on, more connections allowed), worker
 processes as ``sweetspot worker`` runs them (registration, pulse, leases, heartbeats, sampler, pruner, objective), the
@@ -9,6 +10,10 @@ fleet; smaller fleets have shorter trials, so that all are asked for as many tri
 real trial's 60 s, asks 64 workers for two trials a second, and 2,000 trials take a quarter of an hour. The processes
 are forked from one that has imported everything, since the memory of a small machine does not hold 64 times PyTorch;
 and they share the processors with the database, which in earnest they do not.
+
+``--done`` puts so many finished trials into a study before its workers start, as if they had been run on the days
+before: what a claim costs in a large study need not be waited for. At the start all workers claim at once; the first
+block shows that.
 
 The kinds of study: ``tpe`` and ``random`` sample batch size, epochs and a continuous temperature; ``points`` samples
 as many listed points as there are trials with TPE, so that each claim orders them by who would wait. By default the
@@ -26,7 +31,9 @@ processes, heartbeats and pulses included; workers' those of their processes, wh
 
 import argparse
 import json
+import math
 import multiprocessing
+import random
 import sys
 import tempfile
 import time
@@ -44,15 +51,19 @@ import optuna
 import psutil
 import psycopg
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, create_trial
 
 from benchmarks.evidence import evidence, write
 from benchmarks.fleet_worker import Note, Task, work
+from benchmarks.simulation import accuracy
 from benchmarks.watch import Beside
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import RunError
 from sweetspot.store import Store
 from sweetspot.study.search import create_or_continue, load
+from sweetspot.study.space import Point, distributions
 from sweetspot.study.workplace import resolved
 from sweetspot.study_file import Draft, find
 
@@ -158,8 +169,49 @@ class Fleet:
     states: Counter[str]
 
 
-def run(config: StudyConfig, workers: int, seconds: float, postgresql: Server, folder: Path) -> Fleet:
+def fill(store: Store, config: StudyConfig, count: int) -> None:
+    """Put finished trials at different random points into the study, with the attributes that the objective sets."""
+    space, rng, taken = distributions(config), random.Random(0), set[Point]()
+    trials: list[FrozenTrial] = []
+    while len(trials) < count:
+        params = {
+            name: kind.to_external_repr(kind.to_internal_repr(_any(kind, rng))) for name, kind in sorted(space.items())
+        }
+        if (point := Point.of(params)) in taken:
+            continue
+        taken.add(point)
+        attributes = {
+            "worker": "0" * 32,
+            **dict.fromkeys(("epochs_trained", "epochs_reached", "epochs_reused", "student_epochs"), point.epochs),
+            **dict.fromkeys(("teacher_accuracy", "similarity_entropy", "similarity_information"), rng.random()),
+            "steps": 1000,
+            "delivered_similarity": rng.random(),
+            "device": "cpu",
+            "replicate_accuracies": [0.5] * 3,
+            "seconds": {"teacher": 1.0, "measuring": 1.0, "waiting": 0.0, "students": 1.0},
+        }
+        rungs = {epoch: math.exp(-epoch / 40) for epoch in config.search.ladder if epoch <= point.epochs}
+        trials.append(
+            create_trial(
+                params=params, distributions=space, value=accuracy(0, point, 1400), user_attrs=attributes,
+                intermediate_values=rungs,
+            )
+        )  # fmt: skip
+    load(store, _NAME).add_trials(trials)
+
+
+def _any(kind: BaseDistribution, rng: random.Random) -> Any:
+    if isinstance(kind, CategoricalDistribution):
+        return rng.choice(kind.choices)
+    assert isinstance(kind, FloatDistribution)
+    return math.exp(rng.uniform(math.log(kind.low), math.log(kind.high)))
+
+
+def run(config: StudyConfig, workers: int, seconds: float, postgresql: Server, folder: Path, done: int = 0) -> Fleet:
     """A whole study with so many workers, whose trials take ``seconds`` on average.
+
+    Args:
+        done: trials that it has when they begin.
 
     Raises:
         RunError: if a worker fails, or a trial is lost or done twice.
@@ -169,6 +221,7 @@ def run(config: StudyConfig, workers: int, seconds: float, postgresql: Server, f
         data = load_study_data(config, None, torch.device("cpu"))
         with Store(storage, str(folder / "artifacts")) as store:
             create_or_continue(store, _NAME, config, data)
+            fill(store, config, done)
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(["benchmarks.fleet_worker"])
         tasks = [
@@ -199,7 +252,7 @@ def run(config: StudyConfig, workers: int, seconds: float, postgresql: Server, f
     numbers = sorted(note.number for note in notes)
     if not (states["complete"] + states["pruned"] == len(trials) == len(points) == config.search.trials):
         raise RunError(f"of {config.search.trials} trials there are {dict(states)}, at {len(points)} points")
-    if numbers != [trial.number for trial in trials]:
+    if numbers != [trial.number for trial in trials[done:]]:
         raise RunError("the workers have not done each trial once")
     return Fleet(workers, notes, clock, cpu, spent, round(others, 2), states)
 
@@ -351,12 +404,12 @@ def table(cases: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measure(cases: Sequence[tuple[str, int, float]], trials: int) -> Iterator[dict[str, Any]]:
+def measure(cases: Sequence[tuple[str, int, float]], trials: int, done: int = 0) -> Iterator[dict[str, Any]]:
     """The figures of each case: a kind of study, a number of workers, the mean seconds of a trial."""
     connections = 3 * max(workers for _, workers, _ in cases) + 20
     with server(connections) as postgresql, tempfile.TemporaryDirectory() as folder:
         for index, (kind, workers, seconds) in enumerate(cases):
-            fleet = run(study(kind, trials), workers, seconds, postgresql, Path(folder, f"case{index}"))
+            fleet = run(study(kind, trials), workers, seconds, postgresql, Path(folder, f"case{index}"), done)
             yield {"kind": kind, **summary(fleet)}
 
 
@@ -368,6 +421,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.fleet", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=_numbers, default=WORKERS, metavar="N,N", help="sizes of fleets (4,16,64)")
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of each study (%(default)s)")
+    parser.add_argument("--done", type=int, default=0, metavar="N", help="of them are there before it starts")
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="a trial's mean (%(default)s)")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=KINDS, help="of study (all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
@@ -376,12 +430,15 @@ def main(arguments: Sequence[str]) -> None:
     largest = max(given.workers)
     wanted = [(given.kinds[0], workers) for workers in given.workers] + [(kind, largest) for kind in given.kinds[1:]]
     cases = []
-    for case in measure([(kind, n, given.seconds * n / largest) for kind, n in wanted], given.trials):
+    for case in measure([(kind, n, given.seconds * n / largest) for kind, n in wanted], given.trials, given.done):
         print(table([case]), flush=True)
         cases.append(case)
     if given.json:
         made_by = evidence("benchmarks.fleet", arguments)
-        write(given.json, {"benchmark": "fleet", **made_by, "trials": given.trials, "cases": cases})
+        write(
+            given.json,
+            {"benchmark": "fleet", **made_by, "trials": given.trials, "done_before": given.done, "cases": cases},
+        )
 
 
 if __name__ == "__main__":

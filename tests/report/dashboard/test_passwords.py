@@ -8,7 +8,7 @@ import pytest
 from sweetspot.errors import UserError
 from sweetspot.report.dashboard.passwords import Passwords, hash_line, read_auth_file
 
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+HASH = bcrypt.hashpw(b"secret", b"$2b$04$abcdefghijklmnopqrstuu").decode()
 
 
 @pytest.fixture
