@@ -33,6 +33,7 @@ def test_a_study_ends_as_if_undisturbed_whatever_happens_to_workers_blobs_and_se
     assert outcome.done == outcome.planned
 
 
+@pytest.mark.slow
 def test_so_does_one_on_sqlite(workers: Workers, folder: Path) -> None:
     outcome = go(plan(1, seed=0, has_server=False), folder, workers, None)
     assert outcome.findings == []

@@ -75,7 +75,7 @@ def test_a_second_signal_stops_at_once(workers: Workers, storage: str, store: St
     create(store, study(1, checkpoint_seconds=1000, **UNHURRIED), 7)
     worker = workers.start("tiny", storage, tmp_path, hold=(TEACHERS, (1, 30)))
     worker.until_it_holds()
-    worker.signal(signal.SIGTERM)
+    by_sigterm(worker, store)
     worker.signal(signal.SIGTERM)
     worker.ends_well()  # it is still held at its step
     assert [trial.state.name for trial in load(store, "tiny").trials] == ["FAIL", "WAITING"]
@@ -89,7 +89,7 @@ def test_drains_never_make_a_point_infeasible(workers: Workers, storage: str, st
     for _ in range(4):
         worker = workers.start("tiny", storage, tmp_path, hold=("", (0, 1)))
         worker.until_it_holds()
-        worker.signal(signal.SIGTERM)
+        by_sigterm(worker, store)
         worker.signal(signal.SIGTERM)
         worker.ends_well()
     worker = workers.start("tiny", storage, tmp_path)
