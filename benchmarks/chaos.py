@@ -29,12 +29,12 @@ from benchmarks.chaos_audit import Finding, audit, results
 from benchmarks.chaos_faults import NAME, Fault, Server, plan
 from benchmarks.chaos_monkey import CHECKPOINT_SECONDS, GRACE_SECONDS, HEARTBEAT_SECONDS, WORKERS, Monkey
 from benchmarks.evidence import evidence, write
+from benchmarks.watched_worker import Workers
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.store import Store
 from sweetspot.study.search import create_or_continue
 from sweetspot.study_file import Draft, find
-from tests.watched_worker import Workers
 
 _UNDISTURBED_SECONDS = 3600.0
 """So long the undisturbed study may take."""

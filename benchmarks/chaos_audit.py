@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 
+from benchmarks.watched_worker import Event, Worker
 from sweetspot.config import StudyConfig
 from sweetspot.store import Store
 from sweetspot.store.artifacts import DamagedBlobError
@@ -20,7 +21,6 @@ from sweetspot.study.confirmation import current_plan
 from sweetspot.study.search import CONFIRM, GIVEN_BACK, companions, load
 from sweetspot.study.space import Point
 from sweetspot.study.visit import distillation_at, recipe_at
-from tests.watched_worker import Event, Worker
 
 DRAIN_SECONDS = 30.0
 """Within so long a worker that is asked to stop has ended."""

@@ -17,13 +17,13 @@ from sqlalchemy import select, text
 
 from benchmarks.chaos_audit import Disturbance
 from benchmarks.chaos_faults import NAME, Fault, Kind, Server
+from benchmarks.watched_worker import Worker, Workers
 from sweetspot.store import Store
 from sweetspot.store.outage import patience
 from sweetspot.store.schema import CheckpointRow, SnapshotRow, StudentRow
 from sweetspot.store.trajectories import run_of
 from sweetspot.study.confirmation import confirmation
 from sweetspot.study.search import CONFIRM, Counts, companions, load
-from tests.watched_worker import Worker, Workers
 
 WORKERS = 3
 HEARTBEAT_SECONDS = 1

@@ -9,8 +9,8 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 from tiny_study import tiny_config
-from watched_worker import Event, Place
 
+from benchmarks.watched_worker import Event, Place
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.store import Store

@@ -98,7 +98,9 @@ def summary(result: StudyResult) -> RenderableType:
 
 
 def _ending(result: StudyResult) -> list[Text]:
-    ended = result.record.ended
+    ended, finished, total = result.record.ended, result.counts.finished, result.config.search.trials
+    if ended is None and finished < total:
+        return [Text(f"The search is at {finished} of {total} trials: sweetspot optimize continues it.")]
     if ended is None:
         return []
     further = "" if ended == FULL else " The same command continues it."

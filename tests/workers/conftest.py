@@ -15,8 +15,8 @@ from one_trajectory import (
     numbers,
     study,
 )
-from watched_worker import Workers
 
+from benchmarks.watched_worker import Workers
 from sweetspot.store import Store
 
 

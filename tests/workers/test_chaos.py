@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from watched_worker import Workers
 
 from benchmarks.chaos import go
 from benchmarks.chaos_faults import Kind, Server, plan
+from benchmarks.watched_worker import Workers
 
 
 @pytest.fixture

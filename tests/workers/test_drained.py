@@ -19,8 +19,8 @@ from one_trajectory import (
     study,
 )
 from optuna.trial import TrialState
-from watched_worker import Worker, Workers
 
+from benchmarks.watched_worker import Worker, Workers
 from sweetspot.cli import main
 from sweetspot.store import Store
 from sweetspot.study.search import GIVEN_BACK, load

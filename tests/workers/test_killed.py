@@ -27,8 +27,8 @@ from one_trajectory import (
 )
 from optuna.trial import TrialState
 from sqlalchemy import text
-from watched_worker import Place, Worker, Workers
 
+from benchmarks.watched_worker import Place, Worker, Workers
 from sweetspot.store import Store
 from sweetspot.store.trajectories import RUNS as TEACHERS
 from sweetspot.study.search import GIVEN_BACK, load

@@ -17,8 +17,8 @@ from one_trajectory import (
     study,
 )
 from psycopg.conninfo import conninfo_to_dict
-from watched_worker import Workers
 
+from benchmarks.watched_worker import Workers
 from sweetspot.store import Store
 
 Cut = Callable[[bool], None]

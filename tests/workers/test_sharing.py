@@ -7,8 +7,8 @@ import pytest
 import torch
 from sqlalchemy import select
 from tiny_study import tiny_config
-from watched_worker import Workers
 
+from benchmarks.watched_worker import Workers
 from sweetspot.cli import main
 from sweetspot.data.study_data import load_study_data
 from sweetspot.store import TRUNK, Leases, Store

@@ -92,7 +92,8 @@ def serving(store: Store, **given: Any) -> Iterator[Site]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield Site(server.effective_port)
-    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    with suppress(OSError):  # it may have closed itself at this moment
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
     thread.join(10)
     server.task_dispatcher.shutdown()
 

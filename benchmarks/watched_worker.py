@@ -93,8 +93,8 @@ class Workers:
         name = f"{folder}/worker-{uuid.uuid4().hex}"
         gate = f"{name}.gate"
         Path(gate).touch()
-        files = (f"{name}.{what}" for what in ("events", "said", "status"))
-        task = Task(study, storage, f"{folder}/artifacts", *files, hold, gate, forever, pace)
+        events, said, status = (f"{name}.{what}" for what in ("events", "said", "status"))
+        task = Task(study, storage, f"{folder}/artifacts", events, said, status, hold, gate, forever, pace)
         Path(task.events).touch()
         Path(task.said).touch()
         assert self._forks.stdin is not None
@@ -222,6 +222,7 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
     from sweetspot.store.trajectories import TRUNK, Snapshot, TrajectoryStore, run_of
     from sweetspot.student import distillation
     from sweetspot.teacher.training import TeacherTraining
+    from sweetspot.training import engine
 
     file = os.open(task.events, os.O_WRONLY | os.O_APPEND)
     run_of_replicate: dict[int, str] = {}
@@ -248,7 +249,7 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
 
         return teacher_epoch(self, total, told)
 
-    student_epoch, any_epoch = distillation._Student.train_epoch, distillation.train_epoch
+    student_epoch, any_epoch = distillation._Student.train_epoch, engine.train_epoch
 
     def train_student(self: Any, *arguments: Any) -> None:
         nonlocal training
