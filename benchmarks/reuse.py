@@ -22,7 +22,7 @@ branch once, which is no more than batch sizes x longest plus each of the other 
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,10 @@ class Forgetful:
     @property
     def study(self) -> optuna.Study:
         return self.job.study
+
+    @property
+    def parameters(self) -> Collection[str]:
+        return self.job.parameters
 
     @property
     def pruner(self) -> BasePruner:

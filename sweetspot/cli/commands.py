@@ -113,7 +113,7 @@ def optimize(
         artifacts=artifacts,
         data=data,
         workers=_workers(workers),
-        workers_per_gpu=workers_per_gpu,
+        workers_per_gpu=_workers_per_gpu(workers_per_gpu, workers, device),
         device=device,
         trials=config.search.trials if total else None,
         timeout=timeout,
@@ -340,6 +340,17 @@ def _workers(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--workers {text}: give a number of 1 or more, or auto")
     return int(text)
+
+
+def _workers_per_gpu(count: int, workers: str, device: str) -> int:
+    from sweetspot.errors import UserError
+    from sweetspot.training.device import devices
+
+    if count > 1 and workers != "auto":
+        raise UserError(f"--workers-per-gpu {count} goes with --workers auto, not with --workers {workers}")
+    if count > 1 and devices(device) == ["cpu"]:
+        raise UserError(f"--workers-per-gpu {count}: there is no GPU; --workers says how many share the processors")
+    return count
 
 
 def _list(lines: dict[str, str], as_json: bool) -> None:

@@ -57,7 +57,7 @@ def _hide_password(given: list[str]) -> None:
             from sweetspot.store.url import has_password
 
             url, after = (url, i + 1) if is_one else (given[i + 1], i + 2)
-            if has_password(url):
+            if has_password(url) and not any(a.startswith("--storage-file") for a in given):  # which is refused
                 os.environ["SWEETSPOT_STORAGE"] = url
                 os.environ.pop("SWEETSPOT_STORAGE_FILE", None)  # which counts more than the variable
                 os.execv(sys.executable, [sys.executable, "-m", "sweetspot", *given[:i], *given[after:]])

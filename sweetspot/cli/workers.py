@@ -1,11 +1,13 @@
 """``sweetspot workers``: who works, on what, and asking them to stop."""
 
+import os
 from typing import Annotated
 
 import typer
 
 from sweetspot.cli.options import Artifacts, Json, Storage
 from sweetspot.cli.printing import print_json, print_rich
+from sweetspot.errors import UserError, unknown_name
 
 app = typer.Typer()
 
@@ -14,6 +16,11 @@ app = typer.Typer()
 def main(context: typer.Context, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
     """The workers of all machines: where they are, what they train, and when they were last heard of."""
     if context.invoked_subcommand is not None:
+        given = {"--storage": storage, "--artifacts": artifacts, "--json": json_ or None}
+        variables = {"--storage": "SWEETSPOT_STORAGE", "--artifacts": "SWEETSPOT_ARTIFACTS"}
+        for option, value in given.items():
+            if value is not None and value != os.environ.get(variables.get(option, "")):
+                raise UserError(f"{option} before {context.invoked_subcommand}: put it after")
         return
 
     from sweetspot.report.workers import listed, workers_list, workers_table
@@ -37,7 +44,6 @@ def drain(
     artifacts: Artifacts = None,
 ) -> None:
     """Ask workers to stop: each saves its place at the next step, gives its trial back, and ends."""
-    from sweetspot.errors import UserError, unknown_name
     from sweetspot.store import Store
 
     if (name is None) != all_:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sweetspot.report.result import StudyResult
 from sweetspot.report.text import duration, percent, worker_line
-from sweetspot.study.search import GIVEN_BACK
+from sweetspot.study.search import is_given_back
 from sweetspot.study.space import Point
 
 _SILENCE_SECONDS = 30.0
@@ -89,7 +89,7 @@ class Lines(Silent):
 
     def show(self, result: StudyResult) -> None:
         eta = self._pace.eta(result)
-        finished = [t for t in result.trials if t.state.is_finished() and GIVEN_BACK not in t.user_attrs]
+        finished = [t for t in result.trials if t.state.is_finished() and not is_given_back(t)]
         if self._seen is None:  # what earlier runs have done is not told again
             self._seen = {t.number for t in finished}
         for trial in finished:

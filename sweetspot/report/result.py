@@ -14,7 +14,7 @@ from sweetspot.store import Store, StudyRecord, WorkerRecord
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation, failed_arm
 from sweetspot.study.inference import Interval
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, Counts, companions, get_study, load
+from sweetspot.study.search import CONFIRM, Counts, companions, get_study, is_given_back, load
 from sweetspot.training.schedules import schedule
 
 
@@ -210,7 +210,7 @@ class StudyResult:
 
     def trials_list(self) -> list[dict[str, Any]]:
         """What ``sweetspot trials --json`` prints: the trials in order, those given back left out."""
-        shown = [t for t in self.trials if GIVEN_BACK not in t.user_attrs]
+        shown = [t for t in self.trials if not is_given_back(t)]
         return [
             {
                 "number": t.number,

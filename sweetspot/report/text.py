@@ -15,7 +15,7 @@ from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
 from sweetspot.study.estimate import Estimate
 from sweetspot.study.inference import Interval
 from sweetspot.study.jobs import FULL
-from sweetspot.study.search import GIVEN_BACK
+from sweetspot.study.search import is_given_back
 from sweetspot.study.space import Point
 
 MEANING = {
@@ -228,7 +228,7 @@ def trials_table(result: StudyResult) -> RenderableType:
         text = column in ("state", "")
         table.add_column(column, justify="left" if text else "right", no_wrap=column != "")
     for trial in result.trials:
-        if GIVEN_BACK in trial.user_attrs:
+        if is_given_back(trial):
             continue
         attrs = trial.user_attrs
         accuracies: Sequence[float] = attrs.get("replicate_accuracies", [])

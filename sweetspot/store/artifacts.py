@@ -156,6 +156,7 @@ class Artifacts:
 
     # -- notes: what was left for the next owner of a run -------------------------------------------------------------
 
+    @outlasting
     def put_note(self, name: str, content: bytes) -> None:
         """Store a note, which has a name of its own.
 
@@ -167,6 +168,7 @@ class Artifacts:
         except Exception as error:
             raise self._unwritable(error) from error
 
+    @outlasting
     def notes(self, beginning: str) -> list[str]:
         """The names of the notes that begin so, oldest first.
 
@@ -181,6 +183,7 @@ class Artifacts:
         by_age = sorted((_modified(info), path.rsplit("/", 1)[-1]) for path, info in found.items())
         return [name for _, name in by_age if name.startswith(beginning) and not name.endswith(".partial")]
 
+    @outlasting
     def get_note(self, name: str) -> bytes:
         """The content of a note; empty if it is gone."""
         try:

@@ -66,7 +66,7 @@ class Storage(RDBStorage):
             grace_period=run.grace_seconds if run else None,
         )
         if url.get_backend_name() == "postgresql":
-            event.listen(self.engine, "connect", _use_utc)
+            event.listen(self.engine, "connect", _prepare_postgresql)
 
     def record_heartbeat(self, trial_id: int) -> None:
         """As in Optuna, but an error is logged: raised, it would end the heartbeat's thread for good."""
@@ -85,14 +85,15 @@ class Storage(RDBStorage):
 
     @outlasting
     def _stale_trial_ids(self, study_id: int) -> list[int]:
-        """As in Optuna, but by columns."""
+        """As in Optuna, but by columns, and with those of which no heartbeat was ever recorded."""
         trial, beat = TrialModel, TrialHeartbeatModel
-        running = select(trial.trial_id, beat.heartbeat).join(beat, beat.trial_id == trial.trial_id)
+        last_heard = func.coalesce(beat.heartbeat, trial._datetime_start_utc)
+        running = select(trial.trial_id, last_heard).outerjoin(beat, beat.trial_id == trial.trial_id)
         running = running.where(trial.study_id == study_id, trial.state == TrialState.RUNNING)
         grace = timedelta(seconds=self.grace_period or 0)
         with self.engine.connect() as connection:
             now = connection.scalar(select(func.now())).replace(tzinfo=None)  # type: ignore[union-attr]
-            return [trial_id for trial_id, last in connection.execute(running) if now - last > grace]
+            return [trial_id for trial_id, last in connection.execute(running) if last and now - last > grace]
 
     @outlasting
     def _get_trials(
@@ -109,7 +110,12 @@ class Storage(RDBStorage):
             nonlocal tries
             tries += 1
             try:
-                return super(Storage, self).set_trial_state_values(trial_id, state, values)
+                done = super(Storage, self).set_trial_state_values(trial_id, state, values)
+                if done or tries == 1 or state != TrialState.RUNNING:
+                    return done
+                # Under the claim nobody else takes a waiting trial: one that runs, and is nobody's yet, is ours.
+                there = super(Storage, self).get_trial(trial_id)
+                return there.state == TrialState.RUNNING and "worker" not in there.user_attrs
             except optuna.exceptions.UpdateFinishedTrialError:
                 if tries == 1:
                     raise
@@ -121,7 +127,7 @@ class Storage(RDBStorage):
         return self.outages.outlast(tell)
 
 
-# Those that create a study or a trial may not be repeated blindly; the claim finds and mends what they leave.
+# A trial that is created twice because an acknowledgement was lost is found and mended under the next claim.
 for _name in (
     "delete_study", "get_all_studies", "get_all_trials", "get_study_directions", "get_study_id_from_name",
     "get_study_name_from_id", "get_study_system_attrs", "get_study_user_attrs", "get_trial", "get_trial_param",
@@ -202,10 +208,16 @@ def _engine_options(url: URL) -> dict[str, Any]:
     return options
 
 
-def _use_utc(connection: Any, _: object) -> None:
-    """Heartbeats are stored in the session's local time, which must not be put forward in spring."""
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    """Heartbeats are stored in the session's local time, which must not be put forward in spring.
+
+    And a worker that is stopped, or whose machine is gone, in the midst of a transaction must not keep a row for ever.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'")
+        for name, value in (("idle", _CONNECT_SECONDS), ("interval", 5), ("count", 3)):
+            cursor.execute(f"SET tcp_keepalives_{name} = {value}")
     connection.commit()
 
 
@@ -267,7 +279,8 @@ def _why_down(error: Exception) -> str | None:
     else:
         is_down = cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
         # A server that has become a standby is read-only until clients find the new one.
-        is_down = is_down or getattr(original, "sqlstate", None) == "25006"
+        # 25P03: this worker was stopped in the midst of a transaction, which the server has ended.
+        is_down = is_down or getattr(original, "sqlstate", None) in ("25006", "25P03")
     return f"the database does not answer ({_first_line(original)})" if is_down else None
 
 

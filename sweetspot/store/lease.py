@@ -68,6 +68,11 @@ class Lease:
         self.release()
 
 
+def free_leases(session: Session, owners: Collection[str]) -> None:
+    """Free whatever these workers hold: they are taken for dead."""
+    session.execute(update(LeaseRow).where(LeaseRow.owner.in_(owners)).values(owner=""))
+
+
 @dataclass
 class _Silence:
     """Of a lease whose token and counter have not moved: seconds of silence that were observed, and the last look."""
@@ -179,19 +184,14 @@ class Leases:
             )
 
     @outlasting
-    def free(self, owners: Collection[str]) -> None:
-        """Free whatever these workers hold: they are taken for dead."""
-        with self._session.begin() as session:
-            session.execute(update(LeaseRow).where(LeaseRow.owner.in_(owners)).values(owner=""))
-
-    @outlasting
     def free_of_dead(self) -> None:
         """Free the leases whose owner is known to be dead: nobody may need them again."""
         with self._session() as session:
             owners = set(session.scalars(select(LeaseRow.owner).where(LeaseRow.owner.not_in(("", self.owner)))))
         dead = {owner for owner in owners if self._is_dead(owner)}
         if dead:
-            self.free(dead)
+            with self._session.begin() as session:
+                free_leases(session, dead)
 
     @outlasting
     def renew(self) -> None:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from sweetspot.errors import RunError, UserError
 from sweetspot.store.artifacts import Artifacts
 from sweetspot.store.checkpoints import used_blobs
 from sweetspot.store.database import Database, open_database
+from sweetspot.store.lease import free_leases
 from sweetspot.store.schema import ArtifactsRow
 from sweetspot.store.students import StudentStore
 from sweetspot.store.studies import StudyStore
@@ -58,6 +59,16 @@ class Store:
     def hurry_when(self, is_ending: Callable[[], bool]) -> None:
         """Have no patience with outages any more as soon as ``is_ending()``."""
         self.database.outages.hurry = self.artifacts.outages.hurry = is_ending
+
+    def free_leases(self, owners: Collection[str]) -> None:
+        """Free whatever these workers hold: they are taken for dead."""
+
+        def free() -> None:
+            with self.database.session.begin() as session:
+                free_leases(session, owners)
+
+        if owners:
+            self.database.outages.outlast(free)
 
     def close(self) -> None:
         self.database.close()

@@ -289,6 +289,8 @@ class TrajectoryStore:
                 session.execute(delete(table).where(table.recipe == recipe))
             session.execute(delete(RecipeRow).where(RecipeRow.hash == recipe))
         self._discard_unused(names)
+        for note in self.artifacts.notes(f"{RUNS}{recipe}/".replace("/", "-")):
+            self.artifacts.remove_note(note)
 
     def _discard_unused(self, names: set[str | None]) -> None:
         given = {name for name in names if name is not None}

@@ -138,6 +138,12 @@ class WorkerStore:
             rows = {row.id: row for row in session.scalars(select(WorkerRow).where(WorkerRow.id.in_(workers)))}
         return {worker for worker in workers if worker not in rows or _has_ended(rows[worker])}
 
+    def drained(self, workers: Collection[str]) -> set[str]:
+        """Those of the workers that were asked to stop."""
+        with self._session() as session:
+            chosen = select(WorkerRow.id).where(WorkerRow.id.in_(workers), WorkerRow.drain.is_(True))
+            return set(session.scalars(chosen))
+
     def has_ended(self, worker: str) -> bool:
         """True if the worker's process is known to be gone: it ran on this machine and does no longer."""
         return worker in self.ended([worker])
@@ -153,6 +159,8 @@ def _record(row: WorkerRow) -> WorkerRecord:
 def _has_ended(row: WorkerRow) -> bool:
     if row.host != socket.gethostname():
         return False
+    if row.boot_id != boot_id() and row.boot_id.split()[0] == boot_id().split()[0]:
+        return False  # a container of its own: of its processes nothing is known here
     if row.boot_id != boot_id():  # of this machine before it was started again; or of another of the same name
         return now() - row.last_seen > _SILENCE
     try:

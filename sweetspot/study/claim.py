@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Collection
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from sweetspot.store import Lease, LostLeaseError
 from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.study.lost import fail, queue_again, sweep
-from sweetspot.study.search import GIVEN_BACK
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, is_given_back
 from sweetspot.study.workplace import Workplace
 from sweetspot.training.resume import StoppedError
 
@@ -39,6 +40,10 @@ class Job(Protocol):
         """The Optuna study, always the same object: it remembers the trials that have finished."""
 
     @property
+    def parameters(self) -> Collection[str]:
+        """The names of all that a trial suggests."""
+
+    @property
     def pruner(self) -> BasePruner: ...
 
     def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
@@ -48,7 +53,7 @@ class Job(Protocol):
         """Whether a trial may be asked for, with what is there. Asked under the claim."""
 
     def saved(self, trial: FrozenTrial) -> str:
-        """What the store has of a trial's work; it changes whenever that grows."""
+        """What the store has of the work of a trial with all its parameters; it changes whenever that grows."""
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """All parameters of the trial; the claim ends with it."""
@@ -78,7 +83,7 @@ def run_next(job: Job, workplace: Workplace) -> Outcome:
         return Outcome.BUSY
     with claim:
         study = job.study
-        trials = sweep(workplace.store, study, job.saved)
+        trials = sweep(workplace.store, study, job.parameters, job.saved)
         if not job.wants_trial(trials):
             under_way = any(t.state == TrialState.RUNNING for t in trials)
             return Outcome.WAIT if under_way else Outcome.DONE
@@ -112,13 +117,13 @@ class _Run:
         finally:
             self._on_trial(self._study.study_name, None)
             if self._trial is None:  # interrupted while it was asked for: the claim is still held
-                sweep(self._store, self._study, self._job.saved)
+                sweep(self._store, self._study, self._job.parameters, self._job.saved)
             else:
                 frozen = self._frozen()
                 if frozen.state == TrialState.RUNNING:  # interrupted between its end and telling it
                     fail(self._study, frozen, "interrupted")
                     frozen = self._frozen()
-                if frozen.state == TrialState.FAIL and GIVEN_BACK in frozen.user_attrs:
+                if is_given_back(frozen):
                     self._queue_again()
         if self._ending is not None:
             raise self._ending
@@ -128,7 +133,7 @@ class _Run:
         claim = self._leases.acquire(claim_lease(self._study.study_name))
         if claim is not None:
             with claim:
-                queue_again(self._study)
+                queue_again(self._study, self._job.parameters)
 
     def _objective(self, trial: optuna.Trial) -> float:
         self._trial = trial
@@ -159,6 +164,8 @@ class _Run:
         except optuna.exceptions.UpdateFinishedTrialError:  # taken away: what comes of that, run() says
             raise
         except Exception as error:
+            if self._store.studies.get(self._study.study_name.removesuffix(CONFIRM)) is None:
+                raise  # somebody has deleted the study
             last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
             _log.exception("trial %d failed", trial.number)
             self._note(trial, "error", last_line)

@@ -19,7 +19,7 @@ from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
 from sweetspot.study.lost import withdraw
 from sweetspot.study.ranking import most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, load, open_study
+from sweetspot.study.search import CONFIRM, is_given_back, load, open_study
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
@@ -127,7 +127,7 @@ def _queue(store: Store, name: str, plan: Plan) -> None:
 def _queue_failed_again(store: Store, name: str, plan: Plan) -> None:
     study = load(store, name + CONFIRM)
     for arm, tries in _tries(study, plan).items():
-        failed = [t for t in tries if GIVEN_BACK not in t.user_attrs]
+        failed = [t for t in tries if not is_given_back(t)]
         if all(t.state == TrialState.FAIL for t in tries) and len(failed) < _TRIES:
             study.enqueue_trial({"arm": arm}, user_attrs={"plan": plan.to_json()})
 
@@ -182,8 +182,7 @@ class Arm:
             visit.train_teacher()
             students = visit.train_students("confirm", range(plan.seeds), test, plan.test_hash)
         finally:
-            for key, value in visit.spent().items():
-                trial.set_user_attr(key, value)
+            visit.tell_spent(trial.set_user_attr)
         accuracies = [float(s.test_accuracy or 0.0) for s in students]
         trial.set_user_attr("replicate_accuracies", accuracies)
         return sum(accuracies) / len(accuracies)

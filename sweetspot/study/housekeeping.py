@@ -13,6 +13,7 @@ from sweetspot.store import TRUNK, DamagedBlobError, Snapshot, Store
 from sweetspot.store.artifacts import StoredFile
 from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.trajectories import RUNS
+from sweetspot.store.undelivered import left_blobs
 from sweetspot.study.needs import Place, branches_under_way, is_finished, needed_snapshots, used_networks
 from sweetspot.study.search import load
 
@@ -337,9 +338,10 @@ def collect(store: Store, max_size: int | None = None, *, dry_run: bool = False,
 
 
 def _references(store: Store) -> Counter[str]:
-    """How many rows refer to each blob."""
+    """How many rows, and notes of work that could not be delivered, refer to each blob."""
     references = Counter(store.students.blobs())
     references.update(c.state for c in store.trajectories.checkpoints())
+    references.update(left_blobs(store.artifacts))
     for snapshot in store.trajectories.least_recently_used():
         references.update(name for name in (snapshot.weights, snapshot.optimizer) if name is not None)
     return references

@@ -15,7 +15,7 @@ from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
 from sweetspot.study.sampler import Memory, PointSampler
 from sweetspot.study.search import BEFORE, CONFIRM, Counts, failures_in_a_row, load
-from sweetspot.study.space import Point, suggest
+from sweetspot.study.space import Point, distributions, suggest
 from sweetspot.study.visit import saved_of
 from sweetspot.study.workplace import Workplace
 
@@ -37,6 +37,7 @@ class Search:
         self._workplace = workplace
         self._objective = Objective(record.config, workplace=workplace)
         self.pruner = pruner(record.config)
+        self.parameters = tuple(distributions(record.config))
         self._memory = Memory(record.config)
 
     def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
@@ -70,7 +71,7 @@ class Search:
 
     def saved(self, trial: FrozenTrial) -> str:
         there = self._workplace
-        return saved_of(there.store, self._config, there.data.hash, Point.of(trial.params)) if trial.params else ""
+        return saved_of(there.store, self._config, there.data.hash, Point.of(trial.params))
 
     def suggest(self, trial: optuna.Trial) -> Point:
         return suggest(trial, self._config)
@@ -82,6 +83,7 @@ class Search:
 class Confirming:
     """The confirmation of a study: the arms that are queued, and no others."""
 
+    parameters = ("arm",)
     pruner: BasePruner = NopPruner()
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
@@ -102,8 +104,7 @@ class Confirming:
 
     def saved(self, trial: FrozenTrial) -> str:
         there, plan = self._workplace, Plan.from_json(trial.user_attrs["plan"])
-        point = plan.points[trial.params["arm"]] if trial.params else None
-        return saved_of(there.store, self._record.config, there.data.hash, point)
+        return saved_of(there.store, self._record.config, there.data.hash, plan.points[trial.params["arm"]])
 
     def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
         return self._arm.suggest(trial)

@@ -1,13 +1,13 @@
 """Lost trials: those whose worker died or was stopped are failed, and their parameters queued again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import optuna
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
-from sweetspot.store import Leases, Store
-from sweetspot.study.search import GIVEN_BACK, REPLACED
+from sweetspot.store import Store
+from sweetspot.study.search import GIVEN_BACK, REPLACED, is_given_back
 
 MOST_DEATHS = 3
 """So many workers may die at a point, one after the other, without having saved anything new of it."""
@@ -16,8 +16,12 @@ _SAVED = "saved_at_death"
 """The user attribute of a trial whose worker died: what was in the store of its work."""
 
 
+Saved = Callable[[FrozenTrial], str]
+"""Says of a trial what the store has of its work; it changes whenever that grows."""
+
+
 def sweep(
-    store: Store, study: optuna.Study, saved: Callable[[FrozenTrial], str] = lambda trial: ""
+    store: Store, study: optuna.Study, parameters: Collection[str] = (), saved: Saved = lambda trial: ""
 ) -> list[FrozenTrial]:
     """Fail the running trials whose worker has ended, and queue again whatever was given back. Only under the claim.
 
@@ -25,7 +29,8 @@ def sweep(
     worker has lost it there, before Optuna's heartbeat began, and would otherwise run for ever.
 
     Args:
-        saved: says of a trial what the store has of its work; it changes whenever that grows.
+        parameters: the names of all that a trial of this study suggests; one that has not got so far is not repeated.
+        saved: told trials that have them all.
 
     Returns:
         All trials of the study: as they were found, where there was nothing to do.
@@ -34,44 +39,54 @@ def sweep(
     running = [t for t in trials if t.state == TrialState.RUNNING]
     has_buried = False
     if running:
-        ended = store.workers.ended({t.user_attrs["worker"] for t in running if "worker" in t.user_attrs})
+        workers = {t.user_attrs["worker"] for t in running if "worker" in t.user_attrs}
+        ended = store.workers.ended(workers)
+        drained = store.workers.drained(ended)
         silent = set(store.database.storage.silent_trial_ids(study._study_id))
         for trial in running:
-            if "worker" not in trial.user_attrs or trial.user_attrs["worker"] in ended:
-                _bury(study, trial, "its worker ended", saved)
+            worker = trial.user_attrs.get("worker")
+            if worker is None or worker in ended:
+                reason = "drained" if worker in drained else "its worker ended"
             elif trial._trial_id in silent:
-                _bury(study, trial, "its worker fell silent", saved)
+                reason = "its worker fell silent"
             else:
                 continue
+            is_death = worker not in drained and _is_whole(trial, parameters)
+            _bury(study, trial, reason, saved(trial) if is_death else None)
+            store.free_leases({worker} if worker is not None else set())
             has_buried = True
-            Leases(store.database, "", 0).free({trial.user_attrs.get("worker", "nobody")})
     if has_buried:
         trials = study.get_trials(deepcopy=False)
-    return study.get_trials(deepcopy=False) if _queue_copies(study, trials) else trials
+    return study.get_trials(deepcopy=False) if _queue_copies(study, trials, parameters) else trials
 
 
-def queue_again(study: optuna.Study) -> None:
+def queue_again(study: optuna.Study, parameters: Collection[str] = ()) -> None:
     """Queue the parameters of every trial that was given back and has no copy yet. Only under the claim."""
-    _queue_copies(study, study.get_trials(deepcopy=False))
+    _queue_copies(study, study.get_trials(deepcopy=False), parameters)
 
 
-def _queue_copies(study: optuna.Study, trials: list[FrozenTrial]) -> bool:
+def _is_whole(trial: FrozenTrial, parameters: Collection[str]) -> bool:
+    """Whether a trial has all its parameters: half a point is none."""
+    there = trial.params | trial.system_attrs.get("fixed_params", {})
+    return bool(there) and there.keys() >= set(parameters)
+
+
+def _queue_copies(study: optuna.Study, trials: list[FrozenTrial], parameters: Collection[str]) -> bool:
     """Whether anything was changed."""
-    given_back = [t for t in trials if t.state == TrialState.FAIL and GIVEN_BACK in t.user_attrs]
-    has_queued = False
+    has_changed = False
     copied: set[int] = set()
     for trial in trials:
         history = trial.system_attrs.get("retry_history", [])
         if trial.state == TrialState.WAITING and history and history[-1] in copied:
             withdraw(study, trial)  # a second copy: an outage has hidden that the first was made
-            has_queued = True
+            has_changed = True
         copied |= set(history)
-    for trial in given_back:
-        knows_its_point = bool(trial.params or "fixed_params" in trial.system_attrs)
-        if trial.number not in copied and knows_its_point and trial.user_attrs[GIVEN_BACK] != REPLACED:
+    for trial in trials:
+        is_lost = is_given_back(trial) and trial.user_attrs[GIVEN_BACK] != REPLACED
+        if is_lost and trial.number not in copied and _is_whole(trial, parameters):
             _queue(study, trial)
-            has_queued = True
-    return has_queued
+            has_changed = True
+    return has_changed
 
 
 def withdraw(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -102,18 +117,23 @@ def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
     )
 
 
-def _bury(study: optuna.Study, trial: FrozenTrial, reason: str, saved: Callable[[FrozenTrial], str]) -> None:
-    """Fail a trial whose worker died; at a point where workers die again and again, for good."""
-    now = saved(trial)
-    if trial.params and _deaths(study, trial, now) >= MOST_DEATHS:
+def _bury(study: optuna.Study, trial: FrozenTrial, reason: str, saved: str | None) -> None:
+    """Fail a trial whose worker is gone; at a point where workers die again and again, for good.
+
+    Args:
+        saved: what the store has of its work; None: it was no death at this point.
+    """
+    if saved is None:
+        _end(study, trial, {GIVEN_BACK: reason}, TrialState.FAIL)
+    elif _deaths(study, trial, saved) < MOST_DEATHS:
+        _end(study, trial, {_SAVED: saved, GIVEN_BACK: reason}, TrialState.FAIL)
+    else:
         why = f"{MOST_DEATHS} workers died one after the other, and nothing new was saved in between"
         if "plan" in trial.user_attrs:  # an arm of a confirmation: there is no other point to go to
             _end(study, trial, {"error": why}, TrialState.FAIL)
         else:
             study._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINTS_KEY}:infeasible", 1.0)
             _end(study, trial, {"infeasible": why}, TrialState.PRUNED)
-    else:
-        _end(study, trial, {_SAVED: now, GIVEN_BACK: reason}, TrialState.FAIL)
 
 
 def _deaths(study: optuna.Study, trial: FrozenTrial, now: str) -> int:

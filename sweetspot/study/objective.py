@@ -1,6 +1,5 @@
 """The objective: bring a teacher to a point, measure its response, distill students, return their accuracy."""
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -83,9 +82,7 @@ class Objective:
                 trial.set_user_attr(OUT_OF_MEMORY, True)
             raise _infeasible(trial, f"out of memory ({point}): {error}") from None
         finally:
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken away: the error on its way counts more
-                for key, value in visit.spent().items():
-                    trial.set_user_attr(key, value)
+            visit.tell_spent(trial.set_user_attr)
         accuracies = [student.accuracy for student in students]
         trial.set_user_attr("replicate_accuracies", accuracies)
         return sum(accuracies) / len(accuracies)

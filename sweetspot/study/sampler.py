@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
-from sweetspot.study.search import GIVEN_BACK, OUT_OF_MEMORY
+from sweetspot.study.search import OUT_OF_MEMORY, is_given_back
 from sweetspot.study.space import Point, distributions, points
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class PointSampler(BaseSampler):
         there = study.get_trials(deepcopy=False) if self._trials is None else self._trials
         trials = [t for t in there if t.number != trial.number]
         taken = self._memory.taken(trials)
-        asked = sum(GIVEN_BACK not in t.user_attrs for t in trials)
+        asked = sum(not is_given_back(t) for t in trials)
         seed = seed_of(self._config.seed, "sampler", asked) % 2**32
         free = None
         if (every := points(self._config)) is not None:
@@ -177,8 +177,7 @@ def _takes(trial: FrozenTrial) -> tuple[Point | None, Point | None]:
     if not {"batch_size", "epochs"} <= params.keys():
         return None, None
     point = Point.of(params)
-    is_free = trial.state == TrialState.FAIL and GIVEN_BACK in trial.user_attrs
-    return None if is_free else point, point if OUT_OF_MEMORY in trial.user_attrs else None
+    return None if is_given_back(trial) else point, point if OUT_OF_MEMORY in trial.user_attrs else None
 
 
 class Taken:

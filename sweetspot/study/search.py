@@ -1,4 +1,4 @@
-"""A study in the storage: created or continued, counted, and given back what was interrupted."""
+"""A study in the storage: created or continued, found by its name, and counted."""
 
 import warnings
 from collections.abc import Iterable
@@ -35,6 +35,11 @@ OUT_OF_MEMORY = "out_of_memory"
 """The user attribute of an infeasible trial whose teacher's steps do not fit in memory, whatever the epochs."""
 
 
+def is_given_back(trial: FrozenTrial) -> bool:
+    """Whether a trial has failed and its parameters are queued again: it is as if it had not been."""
+    return trial.state == TrialState.FAIL and GIVEN_BACK in trial.user_attrs
+
+
 @dataclass(frozen=True)
 class Counts:
     """The trials of a study by what became of them; those given back are none of these."""
@@ -47,7 +52,7 @@ class Counts:
 
     @classmethod
     def of(cls, trials: Iterable[FrozenTrial]) -> "Counts":
-        states = [t.state for t in trials if GIVEN_BACK not in t.user_attrs]
+        states = [t.state for t in trials if not is_given_back(t)]
         return cls(
             complete=states.count(TrialState.COMPLETE),
             pruned=states.count(TrialState.PRUNED),
@@ -159,7 +164,7 @@ def companions(store: Store, name: str) -> list[str]:
 
 def failures_in_a_row(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The last trials that finished, as long as they failed or were infeasible; latest first."""
-    ended = [t for t in trials if t.state.is_finished() and GIVEN_BACK not in t.user_attrs]
+    ended = [t for t in trials if t.state.is_finished() and not is_given_back(t)]
     row = []
     for trial in sorted(ended, key=lambda t: t.datetime_complete or datetime.min, reverse=True):
         if trial.state != TrialState.FAIL and "infeasible" not in trial.user_attrs:

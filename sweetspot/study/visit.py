@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.exceptions import UpdateFinishedTrialError
 from torch import nn
 
 from sweetspot.config import StudyConfig
 from sweetspot.store import Measurement, Probe, Store, Student
+from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.students import Purpose, student_runs
 from sweetspot.store.trajectories import RUNS
 from sweetspot.student.checkpoints import StudentCheckpoints
@@ -170,6 +173,12 @@ class Visit:
     def epochs_trained(self) -> int:
         """Of the teacher, so far, by this visit."""
         return self._trajectory.spent.epochs_trained if self._trajectory is not None else 0
+
+    def tell_spent(self, tell: Callable[[str, Any], None]) -> None:
+        """Tell what this visit has cost so far, if that can be told: whatever ends it counts more."""
+        with suppress(UpdateFinishedTrialError, DatabaseDownError):
+            for key, value in self.spent().items():
+                tell(key, value)
 
     def spent(self) -> dict[str, Any]:
         """What this visit has cost so far, as user attributes."""

@@ -166,9 +166,7 @@ class Saving:
             _log.warning("no checkpoint: %s", error)
             return
         detail = {"seconds": training.seconds}
-        old, self._checkpoint = self._checkpoint, Checkpoint(self._lease.name, training.epoch, step, state, detail)
-        if old is not None and old.state != state:
-            self._store.artifacts.discard(old.state)
+        self._checkpoint = Checkpoint(self._lease.name, training.epoch, step, state, detail)
         if not self._held:
             self._try(self._deliver_checkpoint)
 

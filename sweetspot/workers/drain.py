@@ -11,7 +11,7 @@ from types import FrameType
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
-_STEP_SECONDS = 20.0
+_STEP_SECONDS = 15.0
 """After so long without a step at whose end it could stop, a worker is interrupted where it is."""
 _LAST_SECONDS = 8.0
 """After so much longer the process ends, whatever it is doing."""

@@ -236,10 +236,9 @@ def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[St
         return config, None
     stored = there.config.search.trials
     total, note = run.trials or stored, None
-    done = _done(store, run.name)
-    if total < done:
-        note = f"--trials {total} is below the {done} trials that are done: they stay, and none is added."
-        total = done
+    if total < stored:
+        note = f"--trials {total} is below this study's {stored}: that stays, and so does what is done."
+        total = stored
     update: dict[str, Any] = {"search": config.search.model_copy(update={"trials": total})}
     for part in ("teacher", "student"):
         mine, theirs = getattr(config, part), getattr(there.config, part)

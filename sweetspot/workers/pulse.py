@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweetspot.store import Store
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.study.space import Point
+from sweetspot.workers.drain import Drain
 
 _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 0.5
@@ -29,14 +30,15 @@ class Pulse:
     Args:
         worker: the worker's id.
         seconds: between signs of life where there is no news; 5 at most.
-        on_drain: called when the worker is to stop: it was asked to, or its supervisor is gone.
+        drain: told when the worker is asked to stop, or its supervisor is gone.
     """
 
-    def __init__(self, store: Store, worker: str, seconds: float, on_drain: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, worker: str, seconds: float, drain: Drain | None = None) -> None:
         self._store = store
         self._worker = worker
         self._seconds = min(seconds, _LONGEST_BEAT)
-        self._on_drain = on_drain
+        self._drain = drain or Drain()
+        self._has_said_drain = False
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -77,14 +79,17 @@ class Pulse:
         while not self._stop.wait(_BEAT_SECONDS):
             if self._supervisor and os.getppid() != int(self._supervisor):
                 self._supervisor = None
-                self._on_drain()
+                self._drain.request()
+            if self._drain.is_requested() and not self._has_said_drain:
+                self._has_said_drain = True
+                self.say(drain=True)  # whatever becomes of it now is no death
             with self._lock:
                 news, self._news = self._news, {}
             if not news and time.monotonic() - seen < self._seconds:
                 continue
             try:
                 if self._store.workers.update(self._worker, **news):
-                    self._on_drain()
+                    self._drain.request()
             except (SQLAlchemyError, DatabaseDownError) as error:
                 if not is_down:
                     _log.warning("%s; training goes on", error)
@@ -106,3 +111,6 @@ class Pulse:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        with suppress(SQLAlchemyError, DatabaseDownError):  # it may have been asked since the last beat
+            if self._store.workers.update(self._worker):
+                self._drain.request()

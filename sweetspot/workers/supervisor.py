@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.25
 _DRAIN_SECONDS = 30
 _AT_ONCE_SECONDS = 5
 _MOST_CRASHES = 10
-"""So many crashes in a row, without a trial that finished in between, end the run."""
+"""So many crashes in a row of the worker of one place, without a trial that finished in between, end the run."""
 _LONGEST_PAUSE = 60.0
 _TAIL_LINES = 50
 
@@ -35,6 +35,10 @@ class _Child:
     device: str
     process: "subprocess.Popen[str]"
     tail: list[str] = field(default_factory=list)
+    crashes: int = 0
+    """In a row, of this one and those that it replaces, without a trial that finished in between."""
+    finished: int = -1
+    """Trials that had finished at the last crash."""
     again_at: float | None = None
     """When it is to be started again; None: it lives, or has ended well."""
     reader: threading.Thread | None = None
@@ -76,8 +80,6 @@ class Supervisor:
         self._on_log = on_log
         self._finished = finished
         self._outages = store.database.outages
-        self._crashes = 0
-        self._finished_at_crash = finished()
         self._children = [self._start(device) for device in devices]
 
     def _start(self, device: str) -> _Child:
@@ -120,7 +122,8 @@ class Supervisor:
         for i, child in enumerate(self._children):
             if child.again_at is not None:
                 if time.monotonic() >= child.again_at:
-                    self._children[i] = self._start(child.device)
+                    again = self._children[i] = self._start(child.device)
+                    again.crashes, again.finished = child.crashes, child.finished
             elif child.process.poll() not in (None, 0):
                 self._after_crash(child)
         return all(child.again_at is None and child.process.poll() == 0 for child in self._children)
@@ -130,16 +133,16 @@ class Supervisor:
             child.reader.join(1.0)  # what it said last comes before what is said of it
         code = child.process.returncode
         finished = self._finished()
-        self._crashes = self._crashes + 1 if finished == self._finished_at_crash else 1
-        self._finished_at_crash = finished
+        child.crashes = child.crashes + 1 if finished == child.finished else 1
+        child.finished = finished
         what = f"{_name(child)} on {child.device} ended with {_what(code)}: {_last(child)}"
         if code == 2 and not self._outages.is_down:  # it refuses to start
             raise RunError(what)
-        if self._crashes >= _MOST_CRASHES:
+        if child.crashes >= _MOST_CRASHES:
             raise RunError(
-                f"{self._crashes} workers crashed in a row, and no trial finished in between; the last: {what}"
+                f"{child.crashes} workers crashed in a row, and no trial finished in between; the last: {what}"
             )
-        pause = min(2.0 ** (self._crashes - 1), _LONGEST_PAUSE)
+        pause = min(2.0 ** (child.crashes - 1), _LONGEST_PAUSE)
         child.again_at = time.monotonic() + pause
         self._on_log(f"{what}; starting another in {pause:.0f} s")
 

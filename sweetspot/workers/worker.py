@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
 from sweetspot.config import RunConfig
 from sweetspot.data.study_data import load_study_data
@@ -93,7 +94,7 @@ class _Worker:
         self._artifacts = artifacts
         self._data = data or data_folder()
         self._drain = drain
-        self._has_been_open = False
+        self._has_been_open = SUPERVISOR in os.environ  # by the supervisor: it has started this worker
 
     def _open(self, run: RunConfig | None = None) -> Store:
         """The store; once it has been open, an outage is waited for.
@@ -107,13 +108,14 @@ class _Worker:
         while True:
             try:
                 store = Store(self._storage, self._artifacts, run)
-            except (UserError, RunError) as error:
+            except (UserError, RunError, SQLAlchemyError) as error:
                 if not self._has_been_open:
                     raise
                 if time.monotonic() > deadline:
                     raise RunError(str(error)) from None
             else:
                 self._has_been_open = True
+                store.hurry_when(self._drain.is_requested)
                 return store
             self._drain.wait(random.uniform(0.5, 1.0) * _STUDY_SECONDS)
             if self._drain.is_requested():
@@ -144,7 +146,8 @@ class _Worker:
         while True:
             each = self._wait_for_work(name, refused)
             try:
-                self._work_on(each)
+                if self._work_on(each) == 0:
+                    refused[each] = time.monotonic()  # there was nothing that it could do
             except UserError as error:
                 _log.warning("study %r: %s", each, error)
                 refused[each] = time.monotonic()
@@ -154,10 +157,9 @@ class _Worker:
         with ExitStack() as stack:
             store = stack.enter_context(self._open())
             run = RunConfig()
-            leases = stack.enter_context(registered(store, self._device, run))
-            pulse = stack.enter_context(Pulse(store, leases.owner, run.heartbeat_seconds / 3, self._drain.request))
             stack.enter_context(patience(run.outage_seconds))
-            store.hurry_when(self._drain.is_requested)
+            leases = stack.enter_context(registered(store, self._device, run))
+            pulse = stack.enter_context(Pulse(store, leases.owner, run.heartbeat_seconds / 3, self._drain))
             pulse.say(phase="idle")
             while True:
                 if self._drain.is_requested():
@@ -168,9 +170,9 @@ class _Worker:
                         return record.name
                 self._drain.wait(random.uniform(0.5, 1.0) * _STUDY_SECONDS)
 
-    def _work_on(self, name: str) -> None:
-        """Take the trials of one study, then those of its confirmation."""
-        with self._open() as store:
+    def _work_on(self, name: str) -> int:
+        """Take the trials of one study, then those of its confirmation; how many it has taken."""
+        with self._open() as store, patience(RunConfig().outage_seconds):
             config = get_study(store, name).config
         # Opened again, with the heartbeat settings of this study.
         with self._open(config.run) as store:
@@ -178,11 +180,10 @@ class _Worker:
             prepared = prepare(self._device, config.run)
             beat = config.run.heartbeat_seconds / 3
             with (
-                registered(store, self._device, config.run) as leases,
-                Pulse(store, leases.owner, beat, self._drain.request) as pulse,
                 patience(config.run.outage_seconds),
+                registered(store, self._device, config.run) as leases,
+                Pulse(store, leases.owner, beat, self._drain) as pulse,
             ):
-                store.hurry_when(self._drain.is_requested)
                 pulse.say(study=name, phase="loading")
                 data = load_study_data(config, self._data, prepared)
                 if data.hash != record.data_hash:
@@ -191,7 +192,7 @@ class _Worker:
                         f"{record.data_hash[:12]}, the copy here {data.hash[:12]}; give the right --data"
                     )
                 left = config.search.trials - Counts.of(load(store, name).get_trials(deepcopy=False)).finished
-                if left > 0:
+                if left > 0 and SUPERVISOR not in os.environ:  # who has looked before it started this worker
                     check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
                 pulse.begin(name, data.train_images)
                 if SUPERVISOR not in os.environ:
@@ -202,7 +203,13 @@ class _Worker:
                     name, store, leases, data, prepared, pulse.progress, pulse.trial, self._drain.is_requested
                 )
                 search, confirming = Search(record, workplace), Confirming(record, workplace)
-                search_and_confirm(search, confirming, workplace, self._drain.wait)
+                try:
+                    return search_and_confirm(search, confirming, workplace, self._drain.wait)
+                except Exception:
+                    if store.studies.get(name) is not None:
+                        raise
+                    _log.warning("the study %r was deleted: leaving it", name)
+                    return 0
 
 
 def advice_on_workers(store: Store, workers: int) -> str | None:
@@ -229,15 +236,15 @@ def has_work(store: Store, record: StudyRecord) -> bool:
 
 def search_and_confirm(
     search: Job, confirming: Job, workplace: Workplace, sleep: Callable[[float], None] = time.sleep
-) -> None:
-    """Take the trials of a search until it has ended, then those of its confirmation.
+) -> int:
+    """Take the trials of a search until it has ended, then those of its confirmation; how many were taken.
 
     Raises:
         StoppedError: if the worker is asked to stop; so do :func:`~sweetspot.study.claim.run_next`'s other errors.
     """
     planned = is_last_look = False
     waited = 0.0
-    busy = 0
+    busy = taken = 0
     while True:
         if workplace.should_stop():
             raise StoppedError
@@ -250,9 +257,10 @@ def search_and_confirm(
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
                     workplace.leases.free_of_dead()
-                    return
+                    return taken
                 planned = False  # planning once more queues the arms that failed
             is_last_look = outcome == Outcome.DONE
+        taken += outcome == Outcome.RAN
         busy = busy + 1 if outcome == Outcome.BUSY else 0
         if outcome == Outcome.BUSY:
             sleep(_asking_pause(busy))

@@ -11,6 +11,8 @@ from sqlalchemy import update
 
 from sweetspot.store import Store
 from sweetspot.store.schema import WorkerRow, now
+from sweetspot.workers.drain import Drain
+from sweetspot.workers.pulse import Pulse
 
 Command = Callable[..., Any]
 
@@ -81,3 +83,36 @@ def test_init_makes_an_empty_database_and_says_so_again(command: Command, tmp_pa
     for _ in range(2):
         said = command("init", "--storage", address)
         assert (said.status, said.out) == (0, f"ready: {address}, artifacts in {tmp_path}/artifacts\n")
+
+
+def test_options_before_a_command_are_not_lost_without_a_word(command: Command, at_work: str, tmp_path: Path) -> None:
+    said = command("workers", "--storage", f"{tmp_path}/other.db", "drain", "--all")
+    assert (said.status, said.err) == (2, "error: --storage before drain: put it after\n")
+    assert json.loads(command("workers", "--json").out)[0]["state"] == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--workers-per-gpu", "2", "--workers", "3"), "goes with --workers auto, not with --workers 3"),
+        (("--workers-per-gpu", "2", "--device", "cpu"), "there is no GPU"),
+        (("--workers-per-gpu", "0"), "greater than or equal to 1"),
+        (("--log-file", "no/such/folder/log"), "--log-file no/such/folder/log: No such file or directory"),
+    ],
+)
+def test_bad_values_of_the_options_of_optimize_are_refused(
+    command: Command, arguments: tuple[str, ...], why: str
+) -> None:
+    said = command("optimize", "--dataset", "digits", *arguments)
+    assert said.status == 2
+    assert why in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_worker_asked_to_stop_between_two_beats_hears_of_it(at_work: str) -> None:
+    drain = Drain()
+    with Store() as store:
+        worker = store.workers.register("cpu")
+        with Pulse(store, worker, 5.0, drain):
+            store.workers.drain([worker])
+    assert drain.is_requested()

@@ -9,6 +9,7 @@ from sweetspot.config import StudyConfig
 from sweetspot.store import Leases, Store
 from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.study.claim import Outcome, claim_lease, run_next
+from sweetspot.study.deletion import delete_study
 from sweetspot.study.jobs import FAILED, FULL, Search
 from sweetspot.study.search import GIVEN_BACK, Counts, create_or_continue, load
 from sweetspot.study.space import Point
@@ -231,3 +232,20 @@ def test_a_full_disk_gives_the_point_back_and_ends_the_worker(workplace: Workpla
         pass
     assert trials(workplace.store)[1].params == first.params
     assert Counts.of(trials(workplace.store)).finished == 4
+
+
+def test_a_study_that_is_deleted_while_a_trial_runs_leaves_no_failure_behind(
+    workplace: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train(trial: optuna.Trial, point: Point) -> float:
+        record = workplace.store.studies.get("tiny")
+        assert record is not None
+        delete_study(workplace.store, record)
+        trial.set_user_attr("epochs_trained", 1)
+        return 0.5
+
+    job = search(workplace, train)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever Optuna makes of it; the worker asks whether the study is there
+        run_next(job, workplace)
+    assert workplace.store.studies.get("tiny") is None
+    assert "Traceback" not in caplog.text

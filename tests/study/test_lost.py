@@ -5,10 +5,12 @@ from collections.abc import Callable
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import update
 from tiny_study import tiny_config
 
 from sweetspot.data.study_data import StudyData
-from sweetspot.store import Store
+from sweetspot.store import Leases, Store
+from sweetspot.store.schema import WorkerRow
 from sweetspot.study.lost import MOST_DEATHS, fail, queue_again, sweep
 from sweetspot.study.sampler import Taken
 from sweetspot.study.search import GIVEN_BACK, Counts, create_or_continue, load
@@ -61,12 +63,12 @@ def test_a_point_whose_workers_die_again_and_again_is_infeasible(store: Store, s
 def test_deaths_between_which_something_was_saved_do_not_count(store: Store, study: optuna.Study, take: Take) -> None:
     for saved in ("a", "a", "b", "b", "c"):
         take()
-        sweep(store, study, lambda trial, saved=saved: saved)
+        sweep(store, study, saved=lambda trial, saved=saved: saved)
     assert states(study) == ["FAIL"] * 5 + ["WAITING"]
     take()
-    sweep(store, study, lambda trial: "c")
+    sweep(store, study, saved=lambda trial: "c")
     take()
-    sweep(store, study, lambda trial: "c")
+    sweep(store, study, saved=lambda trial: "c")
     assert states(study)[-1] == "PRUNED"
 
 
@@ -112,6 +114,57 @@ def test_a_result_that_came_first_stays(store: Store, study: optuna.Study, take:
     fail(study, trial, "its worker ended")
     sweep(store, study)
     assert states(study) == ["COMPLETE"]
+
+
+def test_half_a_point_is_none(store: Store, study: optuna.Study) -> None:
+    """A worker that is killed between two parameters leaves the study as it was."""
+    trial = study.ask()
+    trial.set_user_attr("worker", "nobody")
+    trial.suggest_categorical("batch_size", CONFIG.search.batch_size)
+
+    def saved(trial: FrozenTrial) -> str:
+        return f"{trial.params['batch_size']} {trial.params['epochs']}"
+
+    sweep(store, study, ("batch_size", "epochs"), saved)
+    sweep(store, study, ("batch_size", "epochs"), saved)
+    assert states(study) == ["FAIL"]
+    assert Counts.of(study.trials) == Counts(complete=0, pruned=0, failed=0, running=0, waiting=0)
+
+
+def test_a_trial_that_finishes_while_it_is_given_back_counts(store: Store, study: optuna.Study, take: Take) -> None:
+    trial = take()
+    study._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, "its worker fell silent")
+    assert Counts.of(study.trials).running == 1
+    study.tell(trial.number, 0.5)
+    sweep(store, study)
+    assert states(study) == ["COMPLETE"]
+    assert Counts.of(study.trials).finished == 1
+
+
+def test_the_leases_of_the_dead_are_free(store: Store, study: optuna.Study) -> None:
+    worker = store.workers.register("cpu")
+    assert Leases(store.database, worker, 60).acquire("branch") is not None
+    trial = study.ask()
+    trial.set_user_attr("worker", worker)
+    suggest(trial, CONFIG)
+    store.workers.unregister(worker)
+    assert "branch" in Leases(store.database, "me", 60).held_by_others("")
+    sweep(store, study)
+    assert Leases(store.database, "me", 60).held_by_others("") == {}
+
+
+def test_a_worker_that_was_draining_when_it_ended_has_not_died(store: Store, study: optuna.Study) -> None:
+    for _ in range(MOST_DEATHS + 1):
+        worker = store.workers.register("cpu")
+        store.workers.update(worker, drain=True)
+        trial = study.ask()
+        trial.set_user_attr("worker", worker)
+        suggest(trial, CONFIG)
+        with store.database.session.begin() as session:
+            session.execute(update(WorkerRow).where(WorkerRow.id == worker).values(process_start=-1.0))
+        sweep(store, study)
+    assert states(study)[-1] == "WAITING"
+    assert study.trials[0].user_attrs[GIVEN_BACK] == "drained"
 
 
 def test_a_trial_that_never_had_parameters_is_not_queued_again(store: Store, study: optuna.Study) -> None:

@@ -72,6 +72,7 @@ class Job:
 
     study: optuna.Study
     objective: Callable[[optuna.Trial], float] = lambda trial: 0.5
+    parameters: tuple[str, ...] = ()
     pruner: BasePruner = NopPruner()  # noqa: RUF009 - it has no state
 
     def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:

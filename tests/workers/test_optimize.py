@@ -112,7 +112,11 @@ def test_optimize_runs_to_a_recommendation_and_run_again_continues(tmp_path: Pat
     lower = run(tmp_path, command("--workers", "1", "--trials", "2", "--timeout", "0"))
     assert lower.returncode == 0
     assert "ended early" not in lower.stdout, "a search that is done has not ended early"
-    assert "--trials 2 is below the 5 trials that are done: they stay, and none is added." in lower.stderr
+    assert "--trials 2 is below this study's 5: that stays, and so does what is done." in lower.stderr
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        record = store.studies.get("digits")
+        assert record is not None
+        assert record.config.search.trials == 5
 
 
 def test_two_workers_share_a_study_exactly(tmp_path: Path) -> None:
