@@ -1,5 +1,6 @@
 """What every test may rely on: a home of its own, no address from outside, and a real PostgreSQL for whoever asks."""
 
+import signal
 import sys
 import tempfile
 import uuid
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+
+# Where a shell has started the tests in the background, they and all that they start would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

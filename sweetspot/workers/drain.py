@@ -51,7 +51,8 @@ class Drain:
         """Within the block, SIGTERM and SIGINT ask this to stop, and a process that does not is ended."""
         done = threading.Event()
         threading.Thread(target=self._insist, args=(done,), name="drain", daemon=True).start()
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._handle) for number in heeded}
         try:
             yield
         finally:

@@ -190,7 +190,8 @@ def _remembered_interrupts() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
         yield interrupted
         return
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in heeded}
     try:
         yield interrupted
     finally:

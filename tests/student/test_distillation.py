@@ -340,9 +340,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 # the pairs of an optimiser, a schedule, a precision and an augmentation
 INTERRUPTED = [
     ({"name": "sgd"}, {"name": "cosine"}, "float32", ("crop",)),
-    ({"name": "sgd"}, {"name": "constant"}, "bfloat16", ()),
+    pytest.param({"name": "sgd"}, {"name": "constant"}, "bfloat16", (), marks=pytest.mark.slow),
     ({"name": "adamw"}, {"name": "cosine"}, "bfloat16", ("crop", "flip")),
-    ({"name": "adamw"}, {"name": "multistep"}, "float32", ("flip",)),
+    pytest.param({"name": "adamw"}, {"name": "multistep"}, "float32", ("flip",), marks=pytest.mark.slow),
 ]
 
 

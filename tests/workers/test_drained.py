@@ -38,8 +38,7 @@ def by_command(worker: Worker, store: Store) -> None:
     worker.until(lambda: "asked to stop" in worker.said, 20)
 
 
-@pytest.mark.parametrize("ask", [by_sigterm, by_command])
-@pytest.mark.parametrize("run", [TEACHERS, "student/"])
+@pytest.mark.parametrize(("run", "ask"), [(TEACHERS, by_sigterm), (TEACHERS, by_command), ("student/", by_sigterm)])
 def test_a_worker_that_is_drained_saves_its_place_at_the_next_step_and_gives_its_trial_back(
     undisturbed: Undisturbed,
     workers: Workers,

@@ -73,14 +73,14 @@ def test_ten_crashes_without_a_trial_in_between_end_the_run(store: Store, monkey
 
 def test_crashes_between_which_trials_finish_do_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.01)
-    started, finished = Started(monkeypatch, *[CRASH] * 15, "pass"), [0]
+    started, finished = Started(monkeypatch, *[CRASH] * 11, "pass"), [0]
     watched = supervise(store, [], finished)
 
     def a_trial_finishes() -> None:
         finished[0] = len(started.at) // 4
 
     watched.wait(a_trial_finishes)
-    assert len(started.at) == 16
+    assert len(started.at) == 12
 
 
 def test_a_worker_that_refuses_to_start_ends_the_run_with_what_it_says(
