@@ -11,7 +11,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-
 # Where a shell has started the tests in the background, they and all that they start would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,7 +1,9 @@
 """The commands of ``sweetspot``. Each imports what it needs when it runs."""
 
 import logging
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -198,6 +200,8 @@ def worker(
 
     SIGTERM, Ctrl-C and sweetspot workers drain: it saves its place, gives its trial back and ends. Once more: at once.
     """
+    signal.signal(signal.SIGTERM, _leave)  # the imports take seconds, and nothing is taken yet
+
     from sweetspot.workers.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -330,6 +334,10 @@ def _draft(
         if value is not None:
             draft.set(key, value, option)
     return draft
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _workers(text: str) -> int | None:

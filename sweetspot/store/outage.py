@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _HURRY_SECONDS = 5.0
+_LONGEST_ATTEMPT = 10.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,9 +74,11 @@ class Outages:
         Raises:
             Exception: as given to the constructor, when patience ends.
         """
-        began, pause = time.monotonic(), _FIRST_PAUSE
+        # What is counted is the waiting itself, not how long this process may have been stopped meanwhile.
+        waited, pause = 0.0, _FIRST_PAUSE
         is_waiting = False
         while True:
+            asked = time.monotonic()
             try:
                 result = work()
             except Exception as error:
@@ -83,7 +86,8 @@ class Outages:
                 if why is None:
                     raise
                 self.is_down = True
-                waited = time.monotonic() - began
+                if is_waiting:
+                    waited += min(time.monotonic() - asked, _LONGEST_ATTEMPT)
                 left = min(_patience.get(), _HURRY_SECONDS) if self.hurry() else _patience.get()
                 if waited >= left or self._has_given_up:
                     self._has_given_up |= left > 0
@@ -95,11 +99,13 @@ class Outages:
                     _log.warning("%s: waiting up to %.0f s for %s", why, left, self._what)
                     is_waiting = True
                 # Jittered, so that workers that lost it together do not come back together.
-                time.sleep(min(random.uniform(0.5, 1.0) * pause, max(left - waited, 0.05)))
+                seconds = min(random.uniform(0.5, 1.0) * pause, max(left - waited, 0.05))
+                time.sleep(seconds)
+                waited += seconds
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 if is_waiting:
-                    _log.warning("%s answers again after %.0f s", self._what, time.monotonic() - began)
+                    _log.warning("%s answers again after %.0f s", self._what, waited)
                 self.is_down = self._has_given_up = False
                 return result
 

@@ -70,6 +70,7 @@ def test_a_worker_that_is_drained_saves_its_place_at_the_next_step_and_gives_its
     assert [trial.params["epochs"] for trial in complete(store)] == [7]
 
 
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
 def test_a_second_signal_stops_at_once(workers: Workers, storage: str, store: Store, tmp_path: Path) -> None:
     create(store, study(1, checkpoint_seconds=1000, **UNHURRIED), 7)
     worker = workers.start("tiny", storage, tmp_path, hold=(TEACHERS, (1, 30)))
@@ -82,6 +83,7 @@ def test_a_second_signal_stops_at_once(workers: Workers, storage: str, store: St
     assert not [w for w in store.workers.all() if not w.ended]
 
 
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
 def test_drains_never_make_a_point_infeasible(workers: Workers, storage: str, store: Store, tmp_path: Path) -> None:
     """Four times at the same step, which nothing is saved before."""
     create(store, study(1, checkpoint_seconds=1000, **UNHURRIED), 3)
