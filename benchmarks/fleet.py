@@ -53,6 +53,7 @@ import psycopg
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, create_trial
+from psycopg import sql
 
 from benchmarks.evidence import evidence, write
 from benchmarks.fleet_worker import Note, Task, work
@@ -110,10 +111,10 @@ class Server:
     def database(self, name: str) -> Iterator[str]:
         """The URL of a new database, for as long as the block lasts."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload,unused-ignore]
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield self.url.replace("/postgres?", f"/{name}?")
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[call-overload,unused-ignore]
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def cpu_seconds(self) -> float:
         """Of all its processes, those that have ended included."""

@@ -18,11 +18,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import alembic.command  # noqa: F401  what a worker imports late, the process they are forked from imports once
+import alembic.command  # noqa: F401 - what a worker imports late, the process they are forked from imports once
 import numpy as np
 import optuna
-import psycopg  # noqa: F401
-import sklearn.datasets  # noqa: F401
+import psycopg  # noqa: F401 - likewise
+import sklearn.datasets  # noqa: F401 - likewise
 from optuna.samplers import TPESampler
 from sqlalchemy import event
 from sqlalchemy.engine import Engine

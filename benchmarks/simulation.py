@@ -7,7 +7,7 @@ looks at the database only such time passes, so that the workers of a simulation
 import heapq
 import math
 import random
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -189,10 +189,11 @@ class Worker:
         """As :class:`sweetspot.study.jobs.Search` has it, or with a sampler that never sees the leases."""
         if next(self._tickets, None) is None:
             return None
-        must_wait: Callable[[Point, list[Point]], bool] = lambda point, running: False  # noqa: E731
         if self._ordered:
-            must_wait = Ordering(self._config, _DATA, self._store, self._leases).must_wait
-        self._study.sampler = PointSampler(self._config, must_wait)
+            ordering = Ordering(self._config, _DATA, self._store, self._leases)
+            self._study.sampler = PointSampler(self._config, ordering.must_wait)
+        else:
+            self._study.sampler = PointSampler(self._config)
         return self._study.ask()
 
     def _bring_to(self, point: Point) -> Process:

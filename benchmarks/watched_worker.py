@@ -320,12 +320,12 @@ def _work(task: Task) -> None:
 
 
 def _serve() -> None:
-    import alembic.command  # noqa: F401
-    import psycopg  # noqa: F401
-    import sklearn.datasets  # noqa: F401
+    import alembic.command  # noqa: F401 - what a worker imports late, this process imports once for all
+    import psycopg  # noqa: F401 - likewise
+    import sklearn.datasets  # noqa: F401 - likewise
 
     import sweetspot.cli.commands
-    import sweetspot.workers.worker  # noqa: F401
+    import sweetspot.workers.worker  # noqa: F401 - likewise
 
     paths: dict[int, str] = {}
     statuses: dict[int, int] = {}

@@ -53,3 +53,12 @@ def postgresql(_postgresql_server: str) -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"')
         yield _postgresql_server.replace("/postgres?", f"/{name}?")
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    url: str = request.getfixturevalue("postgresql")
+    return url

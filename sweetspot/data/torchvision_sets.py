@@ -33,6 +33,7 @@ _STALLED_SECONDS = 60.0
 """A server that sends nothing for so long has failed; torchvision alone would wait for ever."""
 
 _DOWNLOAD_ERRORS = (RuntimeError, OSError, EOFError, HTTPException, tarfile.TarError, zlib.error)
+# torchvision unpickles CIFAR's own files, whose checksums it compares first; a damaged one is told by this error.
 _DAMAGE = (*_DOWNLOAD_ERRORS, AssertionError, ValueError, TypeError, KeyError, pickle.UnpicklingError)
 
 

@@ -10,8 +10,6 @@ from sweetspot.report.text import duration
 from sweetspot.store import WorkerRecord
 
 _LISTED_SECONDS = 3600.0
-_SILENT_SECONDS = 60.0
-"""Four beats of a worker that has nothing new to say."""
 
 
 def listed(workers: Iterable[WorkerRecord]) -> list[WorkerRecord]:
@@ -23,7 +21,7 @@ def state(worker: WorkerRecord) -> str:
     """What a worker does, in a word or two."""
     if worker.ended:
         return "died"
-    if worker.silent_seconds > _SILENT_SECONDS:
+    if worker.is_silent:
         return "silent"
     return f"{worker.phase}, draining" if worker.drain else worker.phase
 

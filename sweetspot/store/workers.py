@@ -21,6 +21,7 @@ from sweetspot.store.schema import WorkerRow, now
 _SAME_START_SECONDS = 3.0
 """Starts of a process that differ by less are one: the time of boot is known to the second."""
 _SILENCE = timedelta(seconds=60)
+"""A worker that has nothing new to say is heard of every few seconds."""
 _FORGOTTEN = timedelta(days=2)
 """A worker that was silent for so long has lost all it had, and is no longer listed."""
 
@@ -51,6 +52,11 @@ class WorkerRecord:
     def silent_seconds(self) -> float:
         """Since it was last heard of."""
         return max(0.0, (now() - self.last_seen).total_seconds())
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it ought to have been heard of since."""
+        return self.silent_seconds > _SILENCE.total_seconds()
 
 
 def worker_name(host: str, pid: int) -> str:

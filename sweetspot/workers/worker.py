@@ -196,7 +196,7 @@ class _Worker:
                     check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
                 pulse.begin(name, data.train_images)
                 if SUPERVISOR not in os.environ:
-                    living = sum(not w.ended and w.silent_seconds < 60 for w in store.workers.all())
+                    living = sum(not w.ended and not w.is_silent for w in store.workers.all())
                     if (advice := advice_on_workers(store, living)) is not None:
                         _log.warning(advice)
                 workplace = Workplace(
@@ -205,7 +205,7 @@ class _Worker:
                 search, confirming = Search(record, workplace), Confirming(record, workplace)
                 try:
                     return search_and_confirm(search, confirming, workplace, self._drain.wait)
-                except Exception:
+                except Exception:  # Optuna has many errors for a study that is gone
                     if store.studies.get(name) is not None:
                         raise
                     _log.warning("the study %r was deleted: leaving it", name)
@@ -252,7 +252,7 @@ def search_and_confirm(
         if outcome == Outcome.RAN:
             planned = is_last_look = False  # what is found now may be another best point
         elif outcome == Outcome.DONE:
-            planned = planned or _plan_confirmation(search.study.study_name, workplace)
+            planned = planned or _plan_confirmation(search.study.study_name, workplace, sleep)
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
@@ -273,10 +273,16 @@ def search_and_confirm(
             waited = 0.0
 
 
-def _plan_confirmation(name: str, workplace: Workplace) -> bool:
-    """Plan the confirmation of a search that is done, unless somebody else has; whether there is one."""
+def _plan_confirmation(name: str, workplace: Workplace, sleep: Callable[[float], None]) -> bool:
+    """Plan the confirmation of a search that is done, unless somebody else has; whether there is one.
+
+    Raises:
+        StoppedError: if the worker is asked to stop meanwhile.
+    """
     busy = 0
     while True:
+        if workplace.should_stop():
+            raise StoppedError
         record = workplace.store.studies.get(name)
         if record is None or (record.ended or "").startswith(FAILED):
             return False
@@ -285,7 +291,7 @@ def _plan_confirmation(name: str, workplace: Workplace) -> bool:
             with claim:
                 return ensure_planned(workplace.store, record, workplace.data)
         busy += 1
-        time.sleep(_asking_pause(busy))
+        sleep(_asking_pause(busy))
 
 
 def _asking_pause(busy: int) -> float:

@@ -11,15 +11,6 @@ from sweetspot.store import Store
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/study.db"
-    url: str = request.getfixturevalue("postgresql")
-    return url
-
-
 @pytest.fixture
 def open_store(storage: str, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same database and artifacts once more, as another worker would."""

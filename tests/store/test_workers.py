@@ -139,6 +139,16 @@ def test_a_worker_that_has_unregistered_has_ended(store: Store) -> None:
     assert store.workers.has_ended("never heard of")
 
 
+def test_of_another_containers_processes_nothing_is_known(store: Store) -> None:
+    """The same host name, the same machine, process ids of their own: the number means another process here."""
+    worker = store.workers.register("cpu")
+    boot, namespace = boot_id().split()
+    _alter(store, worker, boot_id=f"{boot} {int(namespace) + 1}", pid=2**22 + 1, last_seen=now() - timedelta(hours=1))
+    assert not store.workers.has_ended(worker)
+    _alter(store, worker, boot_id=boot_id())
+    assert store.workers.has_ended(worker)
+
+
 def test_rows_of_long_ago_are_swept(store: Store) -> None:
     old, silent = store.workers.register("cpu"), store.workers.register("cpu")
     for worker, days in ((old, 2.1), (silent, 1.9)):

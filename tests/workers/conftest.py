@@ -33,15 +33,6 @@ def workers(_forks: Workers) -> Iterator[Workers]:
     _forks.kill()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/study.db"
-    url: str = request.getfixturevalue("postgresql")
-    return url
-
-
 @pytest.fixture
 def store(storage: str, tmp_path: Path) -> Iterator[Store]:
     with Store(storage, str(tmp_path / "artifacts")) as opened:
