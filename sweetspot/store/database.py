@@ -67,6 +67,8 @@ class Storage(RDBStorage):
         )
         if url.get_backend_name() == "postgresql":
             event.listen(self.engine, "connect", _prepare_postgresql)
+            self.remove_session()
+            self.engine.dispose()  # Optuna has connected before
 
     def record_heartbeat(self, trial_id: int) -> None:
         """As in Optuna, but an error is logged: raised, it would end the heartbeat's thread for good."""

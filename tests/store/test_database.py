@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from sqlalchemy import func, inspect, select, text, update
 from sweetspot.config import RunConfig
 from sweetspot.errors import UserError
 from sweetspot.store.database import Database, open_database
+from sweetspot.store.outage import patience
 from sweetspot.store.schema import VERSION, Base, SchemaVersion
 from sweetspot.store.url import database_url, full
 
@@ -245,3 +247,27 @@ def test_a_reader_is_not_kept_waiting_by_a_writer(open_: Open, storage: str) -> 
         with sqlite3.connect(storage.removeprefix("sqlite:///")) as plain:
             assert plain.execute("pragma journal_mode").fetchone() == ("wal",)
         plain.close()
+
+
+def test_a_worker_that_stands_still_in_a_transaction_keeps_nobody_waiting_for_ever(postgresql: str) -> None:
+    """The server ends its transaction, and the worker takes that for an outage: it does its work again."""
+    database = open_database(database_url(postgresql))
+    try:
+        with database.engine.connect() as connection:
+            assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "20s"
+            connection.rollback()
+        tries = []
+
+        def work() -> int:
+            tries.append(len(tries))
+            with database.engine.connect() as connection:
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+                if len(tries) == 1:
+                    time.sleep(0.5)
+                return int(connection.scalar(text("SELECT 7")) or 0)
+
+        with patience(30):
+            assert database.outages.outlast(work) == 7
+        assert len(tries) == 2
+    finally:
+        database.close()
