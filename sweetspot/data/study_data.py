@@ -39,6 +39,7 @@ class StudyData:
     Attributes:
         classes: names of the classes.
         hash: SHA-256 of the whole training set's content, which identifies the data in recipes.
+        normalisation: of the training images.
     """
 
     def __init__(self, dataset: DataSet, config: StudyConfig, device: torch.device) -> None:
@@ -52,7 +53,7 @@ class StudyData:
         self._probe_seed = seed_of(config.seed, "probe")
         self._train = images.subset(train).to(device)
         self._validation = images.subset(validation).to(device)
-        self._normalisation = Normalisation.of(self._train)
+        self.normalisation = Normalisation.of(self._train)
 
     @property
     def train_images(self) -> int:
@@ -115,7 +116,7 @@ class StudyData:
         return content_hash(self._dataset.test(), self.classes)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        return normalise(images, self._normalisation)
+        return normalise(images, self.normalisation)
 
 
 def load_study_data(config: StudyConfig, root: Path | None, device: torch.device) -> StudyData:

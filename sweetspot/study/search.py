@@ -112,6 +112,9 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
     study = open_study(store, name, METRIC)
     study.set_user_attr("dataset", config.data.dataset)
     study.set_user_attr("train_images", data.train_images)
+    study.set_user_attr("classes", list(data.classes))
+    study.set_user_attr("images", {"channels": data.channels, "size": data.image_size})
+    study.set_user_attr("normalisation", {"mean": data.normalisation.mean, "std": data.normalisation.std})
     study.set_user_attr(BEFORE, len(study.get_trials(deepcopy=False)))
     record = store.studies.get(name)
     assert record is not None
