@@ -5,10 +5,10 @@ from sweetspot.store.lease import Lease, Leases, LostLeaseError
 from sweetspot.store.store import Store
 from sweetspot.store.students import Student
 from sweetspot.store.studies import StudyRecord
-from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot
+from sweetspot.store.trajectories import TRUNK, ClassSimilarity, Measurement, Probe, Snapshot
 from sweetspot.store.workers import WorkerRecord
 
 __all__ = [
-    "TRUNK", "Artifacts", "DamagedBlobError", "Lease", "Leases", "LostLeaseError", "Measurement", "Probe", "Snapshot",
-    "Store", "Student", "StudyRecord", "WorkerRecord",
+    "TRUNK", "Artifacts", "ClassSimilarity", "DamagedBlobError", "Lease", "Leases", "LostLeaseError", "Measurement",
+    "Probe", "Snapshot", "Store", "Student", "StudyRecord", "WorkerRecord",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-VERSION = 3
+VERSION = 4
 """Of this schema; a database of an older one is migrated (:mod:`sweetspot.store.migrations`), a newer one refused."""
 
 
@@ -133,6 +133,36 @@ class EpochRow(Base):
     accuracy: Mapped[float]
     nll: Mapped[float]
     ece: Mapped[float]
+
+
+class ClassSimilarityRow(Base):
+    """The mean response of each class at one snapshot of a branch, at one temperature, on training views."""
+
+    __tablename__ = "sweetspot_class_similarity"
+
+    recipe: Mapped[str] = mapped_column(ForeignKey("sweetspot_recipe.hash"), primary_key=True)
+    branch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    temperature: Mapped[float] = mapped_column(primary_key=True)
+    classes: Mapped[int]
+    content: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
+    """Compressed: the matrix, float32 row by row, then the images of each class, int64; little endian."""
+
+
+class ExternalTeacherRow(Base):
+    """A teacher that was trained elsewhere: its recipe's JSON says what is known of its training."""
+
+    __tablename__ = "sweetspot_external_teacher"
+
+    weights: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """The blob: the SHA-256 of what was given."""
+    data_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the training images that it is to teach of."""
+    model: Mapped[str] = mapped_column(String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    """What people know it by: the file's name."""
+    epochs: Mapped[int]
+    added: Mapped[datetime] = mapped_column(default=now)
 
 
 class StudentRow(Base):

@@ -1,11 +1,14 @@
 """The rows of trajectories: recipes, snapshots, and what was measured at their epochs."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -21,7 +24,15 @@ from sweetspot.store.checkpoints import (
 from sweetspot.store.database import Database
 from sweetspot.store.lease import Lease
 from sweetspot.store.outage import outlasting_methods
-from sweetspot.store.schema import CheckpointRow, EpochRow, RecipeRow, RequestRow, SnapshotRow, now
+from sweetspot.store.schema import (
+    CheckpointRow,
+    ClassSimilarityRow,
+    EpochRow,
+    RecipeRow,
+    RequestRow,
+    SnapshotRow,
+    now,
+)
 
 Probe = Literal["train", "validation"]
 TRUNK = 0
@@ -58,9 +69,37 @@ class Snapshot:
     build: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class ClassSimilarity:
+    """What a teacher's response says of each class, on average.
+
+    Attributes:
+        matrix: float32 (K, K): row k is the mean response, as probabilities, to images of class k; NaN where there are
+            none.
+        images: int64 (K,): the images of each class.
+    """
+
+    matrix: NDArray[np.float32]
+    images: NDArray[np.int64]
+
+    def to_bytes(self) -> bytes:
+        return zlib.compress(self.matrix.astype("<f4").tobytes() + self.images.astype("<i8").tobytes())
+
+    @classmethod
+    def from_bytes(cls, content: bytes, classes: int) -> "ClassSimilarity":
+        plain = zlib.decompress(content)
+        matrix = np.frombuffer(plain, "<f4", classes * classes).reshape(classes, classes)
+        return cls(matrix, np.frombuffer(plain, "<i8", classes, offset=matrix.nbytes))
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """One row of measurements; ``values`` has the columns :data:`MEASURES` (nats, fractions)."""
+    """One row of measurements; ``values`` has the columns :data:`MEASURES` (nats, fractions).
+
+    Attributes:
+        class_similarity: of a snapshot that may teach, on training views, when it was just measured; what is read from
+            the store leaves it out (:meth:`TrajectoryStore.class_similarity`).
+    """
 
     epoch: int
     temperature: float
@@ -69,6 +108,7 @@ class Measurement:
     values: Mapping[str, float]
     train_loss: float | None = None
     seconds: float | None = None
+    class_similarity: ClassSimilarity | None = field(default=None, compare=False, repr=False)
 
 
 @outlasting_methods
@@ -278,6 +318,12 @@ class TrajectoryStore:
             )
             return {(r.epoch, _probe(r.probe)): _measurement(r) for r in rows}
 
+    def class_similarity(self, recipe: str, branch: int, epoch: int, temperature: float) -> ClassSimilarity | None:
+        """What a snapshot's response says of each class, on training views; None where that was not measured."""
+        with self._session() as session:
+            row = session.get(ClassSimilarityRow, (recipe, branch, epoch, temperature))
+            return None if row is None else ClassSimilarity.from_bytes(row.content, row.classes)
+
     def delete_recipe(self, recipe: str) -> None:
         """Remove a recipe with all that hangs on it."""
         with self._session.begin() as session:
@@ -285,7 +331,7 @@ class TrajectoryStore:
             names = {name for row in rows for name in (row.weights, row.optimizer)}
             runs = session.scalars(select(CheckpointRow.run).where(CheckpointRow.run.startswith(f"{RUNS}{recipe}/")))
             names |= set(drop_checkpoints(session, list(runs)))
-            for table in (EpochRow, RequestRow, SnapshotRow):
+            for table in (EpochRow, ClassSimilarityRow, RequestRow, SnapshotRow):
                 session.execute(delete(table).where(table.recipe == recipe))
             session.execute(delete(RecipeRow).where(RecipeRow.hash == recipe))
         self._discard_unused(names)
@@ -329,6 +375,16 @@ def _upsert(session: Session, recipe: str, branch: int, measurements: Sequence[M
             **{name: m.values[name] for name in MEASURES},
         )
         session.merge(row)
+        if m.recomputed and m.class_similarity is not None:
+            similarity = ClassSimilarityRow(
+                recipe=recipe,
+                branch=branch,
+                epoch=m.epoch,
+                temperature=m.temperature,
+                classes=len(m.class_similarity.images),
+                content=m.class_similarity.to_bytes(),
+            )
+            session.merge(similarity)
 
 
 def _measurement(row: EpochRow) -> Measurement:

@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from sweetspot.store.artifacts import Artifacts
 from sweetspot.store.checkpoints import Checkpoint
-from sweetspot.store.trajectories import Measurement, Snapshot
+from sweetspot.store.trajectories import ClassSimilarity, Measurement, Snapshot
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def leave(artifacts: Artifacts, run: str, work: Undelivered) -> None:
     Raises:
         ArtifactsError: if it cannot be written.
     """
-    content = json.dumps(asdict(work)).encode()
+    content = json.dumps(asdict(work), default=lambda array: array.tolist()).encode()
     artifacts.put_note(f"{_slug(run)}-{hashlib.sha256(content).hexdigest()}", content)
 
 
@@ -63,10 +65,18 @@ def left_blobs(artifacts: Artifacts) -> set[str]:
 
 def _read(values: dict[str, Any]) -> Undelivered:
     return Undelivered(
-        [(Snapshot(**snapshot), [Measurement(**m) for m in measured]) for snapshot, measured in values["snapshots"]],
+        [(Snapshot(**snapshot), list(map(_measurement, measured))) for snapshot, measured in values["snapshots"]],
         Checkpoint(**values["checkpoint"]) if values["checkpoint"] else None,
-        [Measurement(**m) for m in values["measurements"]],
+        list(map(_measurement, values["measurements"])),
     )
+
+
+def _measurement(values: dict[str, Any]) -> Measurement:
+    similarity = values.pop("class_similarity", None)
+    if similarity is None:
+        return Measurement(**values)
+    matrix, images = np.array(similarity["matrix"], np.float32), np.array(similarity["images"], np.int64)
+    return Measurement(**values, class_similarity=ClassSimilarity(matrix, images))
 
 
 def _slug(run: str) -> str:

@@ -5,9 +5,9 @@ from torch import nn
 
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import StudyData
-from sweetspot.store.trajectories import Measurement, Probe
+from sweetspot.store.trajectories import ClassSimilarity, Measurement, Probe
 from sweetspot.teacher.recipe import Recipe
-from sweetspot.teacher.similarity import measure_response
+from sweetspot.teacher.similarity import ResponseMeasures, measure_response
 from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, respond
 
 PROBES: tuple[Probe, ...] = ("train", "validation")
@@ -44,6 +44,13 @@ def measure(
         logits = respond(model, images.images, recipe.config.teacher.precision)
         if not bool(logits.isfinite().all()):
             raise DivergedError(epoch, recipe.lr, "response")
-        values = measure_response(logits, images.labels, temperature).scalars()
-        rows.append(Measurement(epoch, temperature, probe, recomputed, values, train_loss, seconds))
+        measured = measure_response(logits, images.labels, temperature)
+        similarity = _class_similarity(measured) if recomputed and probe == "train" else None
+        rows.append(
+            Measurement(epoch, temperature, probe, recomputed, measured.scalars(), train_loss, seconds, similarity)
+        )
     return rows
+
+
+def _class_similarity(measured: ResponseMeasures) -> ClassSimilarity:
+    return ClassSimilarity(measured.class_similarity.float().numpy(), measured.class_images.numpy())
