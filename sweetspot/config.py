@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -45,6 +46,8 @@ class DataConfig(Part):
     validation: int | float = 5000
     """Images held out of the training set, stratified by class; below 1: a fraction of it."""
     augmentation: tuple[Literal["crop", "flip"], ...] = ("crop", "flip")
+    image_size: Count | None = None
+    """Height and width, in pixels, to which the images of ``imagefolder:PATH`` are brought; None: 64."""
 
     @field_validator("validation")
     @classmethod
@@ -52,6 +55,14 @@ class DataConfig(Part):
         if not (validation >= 1 if isinstance(validation, int) else 0 < validation < 1):
             raise ValueError("must be a whole number of images, or a fraction above 0 and below 1")
         return validation
+
+    @field_validator("image_size")
+    @classmethod
+    def _only_files_are_resized(cls, image_size: int | None, others: ValidationInfo) -> int | None:
+        dataset = others.data.get("dataset", "imagefolder:")  # not there: it is wrong itself, and says so
+        if image_size is not None and not dataset.startswith("imagefolder:"):
+            raise ValueError(f"only the images of imagefolder:PATH are resized; those of {dataset} have their own size")
+        return image_size
 
 
 # -- training: shared by teacher and student --------------------------------------------------------------------------

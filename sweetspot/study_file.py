@@ -1,6 +1,7 @@
 """From a study file and the command line's overrides to a StudyConfig, with errors that name file, key and value."""
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -72,7 +73,10 @@ def draft_for(dataset: str | None, study: str | None) -> "Draft":
     known = built_in()
     if dataset is None and study in (None, DEFAULT):
         names = ", ".join(name for name in known if name != DEFAULT)
-        raise UserError(f"what is the data? Give --dataset or --study; built in are {names}, or --dataset npz:PATH")
+        raise UserError(
+            f"what is the data? Give --dataset or --study; built in are {names}, "
+            "or --dataset imagefolder:PATH or npz:PATH"
+        )
     draft = Draft.read(known.get(dataset or "", known[DEFAULT]) if study is None else find(study))
     if dataset is not None:
         draft.set("data.dataset", dataset, "--dataset")
@@ -90,7 +94,7 @@ def default_name(dataset: str, study: str | None) -> str:
     kind, colon, path = dataset.partition(":")
     if not colon:
         return kind
-    last = Path(path).expanduser().absolute().name.removesuffix(".npz") if path else ""
+    last = Path(os.path.expanduser(path)).absolute().name.removesuffix(".npz") if path else ""
     if not last or last == "..":
         raise UserError(
             f"the data set {dataset!r} ends in no name to call the study after: name a file or a folder, or give --name"

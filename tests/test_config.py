@@ -50,12 +50,17 @@ schedules = st.one_of(
 )
 ladders = st.tuples(ordered(counts), st.integers(2, 20)).map(lambda pair: pair[0] | {"rungs": pair[1]})
 ranges = ordered(positive)
+splits_and_views = {
+    "validation": st.one_of(counts, st.floats(0.001, 0.999)),
+    "augmentation": st.lists(st.sampled_from(["crop", "flip"])),
+}
 valid_files = table(
     seed=st.integers(0, 2**31 - 1),
-    data=table(
-        dataset=names,
-        validation=st.one_of(counts, st.floats(0.001, 0.999)),
-        augmentation=st.lists(st.sampled_from(["crop", "flip"])),
+    data=st.one_of(
+        table(dataset=names, **splits_and_views),
+        st.fixed_dictionaries(
+            {"dataset": names.map("imagefolder:{}".format)}, optional={"image_size": counts, **splits_and_views}
+        ),
     ),
     teacher=table(
         model=names,
@@ -188,7 +193,7 @@ def test_an_assignment_of_garbage_is_refused_in_one_line(key: str, value: str) -
 RICH = [
     {
         "seed": 7,
-        "data": {"dataset": "digits", "validation": 0.25, "augmentation": ["flip"]},
+        "data": {"dataset": "imagefolder:mine", "validation": 0.25, "augmentation": ["flip"], "image_size": 48},
         "teacher": {
             "model": "resnet8",
             "optimizer": {"name": "sgd", "lr": 0.3, "momentum": 0.5, "nesterov": False, "weight_decay": 0.1},
@@ -407,6 +412,31 @@ def test_how_a_study_runs_and_is_confirmed_is_no_part_of_its_identity(values: di
     assert changed != StudyConfig()
     assert changed.identity() == StudyConfig().identity()
     assert StudyConfig().differences(changed) == []
+
+
+def test_a_study_that_was_stored_before_images_could_be_resized_is_the_same_study() -> None:
+    before = StudyConfig().model_dump(mode="json")
+    del before["data"]["image_size"]
+    stored = StudyConfig.from_json(canonical_json(before))
+    assert stored == StudyConfig()
+    assert StudyConfig().differences(stored) == []
+
+
+def test_another_size_of_the_images_is_another_study() -> None:
+    mine, other = (configured(data={"dataset": "imagefolder:mine", "image_size": size}) for size in (32, 64))
+    assert mine.differences(other) == ["data.image_size (32 is stored, 64 is asked for)"]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "npz:mine.npz", "fruit", "imagefolder"])
+def test_only_images_in_folders_have_a_size_to_choose(dataset: str) -> None:
+    draft = Draft("study.toml", {"data": {"dataset": dataset}})
+    draft.assign("data.image_size=32")
+    with pytest.raises(UserError) as error:
+        draft.config()
+    assert str(error.value) == (
+        "--set data.image_size: data.image_size = 32: only the images of imagefolder:PATH are resized; "
+        f"those of {dataset} have their own size"
+    )
 
 
 def test_differences_name_the_keys_and_both_values() -> None:

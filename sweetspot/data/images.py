@@ -38,6 +38,13 @@ class DataSet(ABC):
     def test(self) -> "Images":
         """The test set."""
 
+    def at_least(self) -> tuple[int, int]:
+        """Images of the training set, and values of each (pixels in all channels): what is known before they are read.
+
+        Never more than there are: what is surely too much for a device is refused by it without a long reading.
+        """
+        return 0, 0
+
 
 @dataclass(frozen=True, eq=False)
 class Images:

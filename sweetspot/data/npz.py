@@ -1,5 +1,6 @@
 """Your own images: ``npz:PATH``, a NumPy file or a folder of parts."""
 
+import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ class _Part:
 def _files(path: str) -> list[Path]:
     if not path:
         raise UserError("npz: is followed by a path: npz:PATH, a .npz file or a folder of such parts")
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # Path's own raises where there is no such user
     if place.is_dir():
         files = sorted(file for file in place.glob("*.npz") if not file.name.startswith("."))
         if not files:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "sweetspot.datasets"
 """Entry points by which other packages add data sets: each a callable ``(root: Path | None) -> DataSet``."""
 
+IMAGE_FOLDER = "imagefolder:"
 NPZ = "npz:"
-_BY_PATH = "npz:PATH"
-_BY_PATH_LINE = "your own images: a NumPy .npz file, or a folder of such parts"
+BY_PATH = {
+    f"{IMAGE_FOLDER}PATH": "your own image files: a folder with one folder per class, or with train and val or test",
+    f"{NPZ}PATH": "your own images: a NumPy .npz file, or a folder of such parts",
+}
+"""The forms by which a data set of the user's own is named, with a line about each."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,24 @@ _BUILT_IN = {
         DataSetInfo("cifar100", "CIFAR-100, photographs", 100, 3, 32, 50_000, 10_000),
         "sweetspot.data.torchvision_sets:cifar100",
     ),
+    "svhn": (
+        DataSetInfo("svhn", "SVHN, photographs of house numbers", 10, 3, 32, 73_257, 26_032),
+        "sweetspot.data.torchvision_sets:svhn",
+    ),
+    "stl10": (
+        DataSetInfo("stl10", "STL-10, photographs", 10, 3, 96, 5_000, 8_000),
+        "sweetspot.data.torchvision_sets:stl10",
+    ),
+    "tiny_imagenet": (
+        DataSetInfo("tiny_imagenet", "Tiny ImageNet, photographs, no download", 200, 3, 64, 100_000, 10_000),
+        "sweetspot.data.tiny_imagenet:TinyImageNet",
+    ),
 }
 
 
 def names() -> list[str]:
-    """All data sets: the built-in ones, those that other packages add, and the form ``npz:PATH``."""
-    return [*_BUILT_IN, *sorted(_added()), _BY_PATH]
+    """All data sets: the built-in ones, those that other packages add, and the forms with a ``PATH``."""
+    return [*_BUILT_IN, *sorted(_added()), *BY_PATH]
 
 
 def describe(name: str) -> str:
@@ -78,34 +94,48 @@ def describe(name: str) -> str:
         about = _BUILT_IN[name][0]
         size = f"{about.image_size}x{about.image_size} {'grey' if about.channels == 1 else 'colour'}"
         return f"{about.line}: {about.classes} classes, {about.train_images:,} + {about.test_images:,} images, {size}"
-    if name.startswith(NPZ):
-        return _BY_PATH_LINE
+    if (form := _form(name)) is not None:
+        return BY_PATH[form]
     return f"added by {_added_named(name).value}"
 
 
 def info(name: str) -> DataSetInfo | None:
-    """What is known of a data set before it is opened; None where nothing is: ``npz:PATH`` and added ones.
+    """What is known of a data set before it is opened; None where nothing is: by path, and added ones.
 
     Raises:
         UserError: there is no data set of this name.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name][0]
-    if not name.startswith(NPZ):
+    if _form(name) is None:
         _added_named(name)
     return None
 
 
-def open_dataset(name: str, root: Path | None = None) -> "DataSet":
+def open_dataset(name: str, root: Path | None = None, image_size: int | None = None) -> "DataSet":
     """Opens a data set, and downloads it into ``root`` if it is not there.
 
     Args:
         name: one of :func:`names`, with a path in place of ``PATH``.
-        root: folder of downloaded data sets; None: the user's cache folder.
+        root: folder of downloaded data sets, and of the resized images of ``imagefolder:PATH``; None: the user's
+            cache folder.
+        image_size: height and width to which the images of ``imagefolder:PATH`` are brought; None: 64. All other
+            data sets have a size of their own.
 
     Raises:
         UserError: there is no data set of this name, or it cannot be opened; the message says what to do.
     """
+    if name.startswith(IMAGE_FOLDER):
+        from sweetspot.data.imagefolder import ImageFolder
+
+        return ImageFolder(name.removeprefix(IMAGE_FOLDER), root, image_size)
+    if image_size is not None:
+        about = info(name)
+        own = f" ({about.image_size}x{about.image_size})" if about else ""
+        raise UserError(
+            f"data.image_size = {image_size}: the images of {name} are used in their own size{own}; "
+            f"it is for {IMAGE_FOLDER}PATH alone"
+        )
     if name in _BUILT_IN:
         opener: Callable[[Path | None], DataSet] = resolve_name(_BUILT_IN[name][1])
         return opener(root)
@@ -114,6 +144,11 @@ def open_dataset(name: str, root: Path | None = None) -> "DataSet":
 
         return NpzDataSet(name.removeprefix(NPZ))
     return _open_added(_added_named(name), root)
+
+
+def _form(name: str) -> str | None:
+    """The key of :data:`BY_PATH` for a data set that is named by its path."""
+    return next((form for form in BY_PATH if name.startswith(form.removesuffix("PATH"))), None)
 
 
 def _added() -> dict[str, EntryPoint]:
@@ -125,7 +160,8 @@ def _added_named(name: str) -> EntryPoint:
     if name in added:
         return added[name]
     if ":" in name:
-        raise UserError(f"unknown data set {name!r}: the only form with a colon is {_BY_PATH} ({_BY_PATH_LINE})")
+        forms = " and ".join(f"{form} ({line})" for form, line in BY_PATH.items())
+        raise UserError(f"unknown data set {name!r}: the forms with a colon are {forms}")
     raise unknown_name("data set", name, names())
 
 

@@ -28,7 +28,7 @@ def split(labels: Tensor, validation: int | float, seed: int) -> tuple[Tensor, T
     """
     values = labels.cpu().numpy()
     total = len(values)
-    held_out = round(validation * total) if isinstance(validation, float) and validation < 1 else int(validation)
+    held_out = held_out_images(validation, total)
     _, classes, counts = np.unique(values, return_inverse=True, return_counts=True)
     _check(validation, held_out, total, len(counts))
 
@@ -39,6 +39,11 @@ def split(labels: Tensor, validation: int | float, seed: int) -> tuple[Tensor, T
     rank[order] = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
     out = rank < _shares(counts, held_out)[classes]
     return torch.from_numpy(np.flatnonzero(~out)), torch.from_numpy(np.flatnonzero(out))
+
+
+def held_out_images(validation: int | float, total: int) -> int:
+    """How many of ``total`` images are asked for: ``validation`` of them, or below 1 this fraction, rounded."""
+    return round(validation * total) if isinstance(validation, float) and validation < 1 else int(validation)
 
 
 def _check(validation: int | float, held_out: int, total: int, classes: int) -> None:

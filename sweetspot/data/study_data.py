@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.images import DataSet, content_hash
+from sweetspot.data.memory import Memory, check_memory, device_memory, needed_bytes
 from sweetspot.data.registry import open_dataset
 from sweetspot.data.seeding import seed_of
-from sweetspot.data.split import split
+from sweetspot.data.split import held_out_images, split
 from sweetspot.data.views import Normalisation, augment, normalise
 from sweetspot.errors import UserError
 
@@ -40,10 +41,28 @@ class StudyData:
         classes: names of the classes.
         hash: SHA-256 of the whole training set's content, which identifies the data in recipes.
         normalisation: of the training images.
+        needed_bytes: what the images and the views of an epoch take of a device's memory.
     """
 
-    def __init__(self, dataset: DataSet, config: StudyConfig, device: torch.device) -> None:
+    def __init__(
+        self, dataset: DataSet, config: StudyConfig, device: torch.device, memory: Memory = device_memory
+    ) -> None:
+        """
+        Args:
+            memory: how much a device has altogether.
+
+        Raises:
+            UserError: if the images cannot be read, do not fit the configuration, or take too much of the device.
+        """
+
+        def needed(total: int, pixels: int) -> int:
+            held_out = min(held_out_images(config.data.validation, total), total)
+            return needed_bytes(total - held_out, held_out, pixels)
+
+        check_memory(dataset.name, needed(*dataset.at_least()), device, memory)  # before a long reading
         images = dataset.train()
+        self.needed_bytes = needed(len(images), images.images[0].numel())
+        check_memory(dataset.name, self.needed_bytes, device, memory)
         self.classes = dataset.classes
         self.hash = content_hash(images, dataset.classes)
         train, validation = split(images.labels, config.data.validation, seed_of(config.seed, "split"))
@@ -125,7 +144,7 @@ def load_study_data(config: StudyConfig, root: Path | None, device: torch.device
     Raises:
         UserError: if there is no such data set, it cannot be read, or it does not fit the configuration.
     """
-    return StudyData(open_dataset(config.data.dataset, root), config, device)
+    return StudyData(open_dataset(config.data.dataset, root, config.data.image_size), config, device)
 
 
 def check_batch_sizes(config: StudyConfig, train_images: int, dataset: str) -> None:

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR through torchvision's own classes: its formats, checksums and addresses.
+"""MNIST, Fashion-MNIST, CIFAR, SVHN and STL-10 through torchvision's own classes: its formats, checksums and addresses.
 
 What is on the disk is used without the network. What is not is downloaded into a folder of its own and moved into
 place file by file when it is whole: torchvision takes any file of the right name for a whole one, so that a download
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 
 from sweetspot.data.images import DataSet, Images
+from sweetspot.data.root import data_root
 from sweetspot.errors import UserError
 
 _STALLED_SECONDS = 60.0
@@ -42,13 +42,13 @@ class TorchvisionDataSet(DataSet):
 
     def __init__(self, name: str, class_name: str, root: Path | None) -> None:
         self.name = name
-        self._root = (root or user_cache_path("sweetspot") / "data").expanduser()
+        self._root = data_root(root)
         self._reader = getattr(_torchvision_datasets(), class_name)
         reader = self._read_if_there()
         if reader is None:
             self._download()
             reader = self._read(train=True)
-        self.classes = tuple(reader.classes)
+        self.classes = self._classes_of(reader)
         self._train = self._images(reader)
 
     def train(self) -> Images:
@@ -75,24 +75,45 @@ class TorchvisionDataSet(DataSet):
     def _folder(self, root: Path) -> Path:
         """Where torchvision looks for them."""
 
+    def _open(self, root: Path, *, train: bool, download: bool = False) -> Any:
+        """Torchvision's reader of one split."""
+        return self._reader(root, train=train, download=download)
+
+    def _fetch(self, work: Path) -> None:
+        """Download both splits into an empty folder."""
+        self._open(work, train=True, download=True)
+
+    def _leftovers(self) -> list[str]:
+        """What is not needed once it is unpacked."""
+        return self._archives()
+
+    def _classes_of(self, reader: Any) -> tuple[str, ...]:
+        return tuple(reader.classes)
+
+    def _labels_of(self, reader: Any) -> Any:
+        return reader.targets
+
+    def _pixels_of(self, reader: Any) -> torch.Tensor:
+        """uint8 (N, C, H, W)."""
+        pixels = torch.as_tensor(reader.data)
+        return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def _read(self, *, train: bool) -> Any:
         try:
-            return self._reader(self._root, train=train, download=False)
+            return self._open(self._root, train=train)
         except _DAMAGE as error:
             raise self._damaged(_one_line(error)) from error
 
     def _images(self, reader: Any) -> Images:
-        pixels = torch.as_tensor(reader.data)
-        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        labels = torch.as_tensor(np.asarray(reader.targets), dtype=torch.int64)
+        labels = torch.as_tensor(np.asarray(self._labels_of(reader)), dtype=torch.int64)
         try:
-            images = Images(pixels.contiguous(), labels)
+            images = Images(self._pixels_of(reader).contiguous(), labels)
         except ValueError as error:
             raise self._damaged(str(error)) from error
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(reader.classes):
-            raise self._damaged(f"labels up to {int(labels.max())}, {len(reader.classes)} classes")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            raise self._damaged(f"labels up to {int(labels.max())}, {len(self.classes)} classes")
         return images
 
     def _damaged(self, reason: str) -> UserError:
@@ -121,9 +142,9 @@ class TorchvisionDataSet(DataSet):
             if (here / archive).is_file():
                 shutil.copyfile(here / archive, there / archive)
         with redirect_stdout(sys.stderr), _stalls_are_errors():
-            self._reader(work, train=True, download=True)
-        for archive in self._archives():
-            (there / archive).unlink(missing_ok=True)
+            self._fetch(work)
+        for file_name in self._leftovers():
+            (there / file_name).unlink(missing_ok=True)
         for file in [path for path in work.rglob("*") if path.is_file()]:
             target = self._root / file.relative_to(work)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +174,7 @@ class CifarFamily(TorchvisionDataSet):
 
     def _read_if_there(self) -> Any | None:
         try:
-            return self._reader(self._root, train=True, download=False)
+            return self._open(self._root, train=True)
         except RuntimeError:
             return None
 
@@ -167,10 +188,86 @@ class CifarFamily(TorchvisionDataSet):
         return root
 
 
+class _BySplit(TorchvisionDataSet):
+    """What SVHN and STL-10 have in common: torchvision gives their images as (N, C, H, W), and names the split."""
+
+    def _open(self, root: Path, *, train: bool, download: bool = False) -> Any:
+        return self._reader(root, split="train" if train else "test", download=download)
+
+    def _labels_of(self, reader: Any) -> Any:
+        return reader.labels
+
+    def _pixels_of(self, reader: Any) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(reader.data))
+
+    def _folder(self, root: Path) -> Path:
+        return root
+
+
+class Svhn(_BySplit):
+    """A MATLAB file for each split, whose checksum torchvision compares every time; the digits from 0 to 9."""
+
+    def _read_if_there(self) -> Any | None:
+        if not all((self._root / name).is_file() for name in self._archives()):
+            return None
+        try:
+            return self._open(self._root, train=True)
+        except RuntimeError:
+            return None
+
+    def _archives(self) -> list[str]:
+        return [self._reader.split_list[split][1] for split in ("train", "test")]
+
+    def _page(self) -> str:
+        return str(self._reader.split_list["train"][0]).rpartition("/")[0]
+
+    def _fetch(self, work: Path) -> None:
+        for train in (True, False):
+            self._open(work, train=train, download=True)
+
+    def _leftovers(self) -> list[str]:
+        return []
+
+    def _classes_of(self, reader: Any) -> tuple[str, ...]:
+        return tuple("0123456789")
+
+
+class Stl10(_BySplit):
+    """One archive; torchvision compares what is in it with checksums every time, here without the unlabelled images."""
+
+    def _open(self, root: Path, *, train: bool, download: bool = False) -> Any:
+        labelled = [entry for entry in self._reader.train_list if not entry[0].startswith("unlabeled")]
+        reader = type(self._reader.__name__, (self._reader,), {"train_list": labelled})
+        return reader(root, split="train" if train else "test", download=download)
+
+    def _read_if_there(self) -> Any | None:
+        if not (self._root / self._reader.base_folder / self._reader.class_names_file).is_file():
+            return None
+        try:
+            return self._open(self._root, train=True)
+        except RuntimeError:
+            return None
+
+    def _archives(self) -> list[str]:
+        return [self._reader.filename]
+
+    def _leftovers(self) -> list[str]:
+        base = self._reader.base_folder
+        return [
+            *self._archives(),
+            *(f"{base}/{name}" for name, _ in self._reader.train_list if name.startswith("unlabeled")),
+        ]
+
+    def _page(self) -> str:
+        return str(self._reader.url).rpartition("/")[0]
+
+
 mnist = partial(MnistFamily, "mnist", "MNIST")
 fashion_mnist = partial(MnistFamily, "fashion_mnist", "FashionMNIST")
 cifar10 = partial(CifarFamily, "cifar10", "CIFAR10")
 cifar100 = partial(CifarFamily, "cifar100", "CIFAR100")
+svhn = partial(Svhn, "svhn", "SVHN")
+stl10 = partial(Stl10, "stl10", "STL10")
 
 
 def _torchvision_datasets() -> Any:

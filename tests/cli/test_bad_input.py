@@ -35,7 +35,7 @@ def test_without_data_the_line_names_what_is_built_in(refused: Refused) -> None:
     line = refused("optimize")
     assert "Give --dataset or --study; built in are " in line
     assert "digits" in line
-    assert "npz:PATH" in line
+    assert "imagefolder:PATH or npz:PATH" in line
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,19 @@ def test_without_data_the_line_names_what_is_built_in(refused: Refused) -> None:
         (("optimize", "--dataset", ""), "must not be empty"),
         (("optimize", "--dataset", "ünïcödé 名 \x1b[31m\n"), r"unknown data set 'ünïcödé 名 \x1b[31m\n'"),
         (("optimize", "--dataset", "\udcff"), "has a value that cannot be stored"),
-        (("optimize", "--dataset", "imagefolder:/tmp"), "the only form with a colon is npz:PATH"),
+        (("optimize", "--dataset", "zip:/tmp"), "the forms with a colon are imagefolder:PATH (your own image files"),
+        (("optimize", "--dataset", "imagefolder:"), "name a file or a folder, or give --name"),
+        (("optimize", "--dataset", "imagefolder:", "--name", "mine"), "imagefolder: is followed by a path"),
+        (
+            ("optimize", "--dataset", "imagefolder:/nowhere/x"),
+            "/nowhere/x: no such folder; imagefolder:PATH is a folder",
+        ),
+        (
+            ("entropy", "--dataset", "imagefolder:/nowhere/x"),
+            "/nowhere/x: no such folder; imagefolder:PATH is a folder",
+        ),
+        ((*DIGITS, "--set", "data.image_size=32"), "those of digits have their own size"),
+        (("optimize", "--dataset", "tiny_imagenet"), "tiny_imagenet is not downloaded by itself: get http"),
         (("optimize", "--dataset", "digits", "--dataset", "digitz"), "unknown data set 'digitz'"),
         (("optimize", "--study", "digts"), "unknown study 'digts': did you mean 'digits'? known are "),
         (("optimize", "--study", ""), "unknown study ''"),

@@ -132,6 +132,7 @@ def test_a_path_may_begin_at_home(arrays: Arrays, write_npz: Write, monkeypatch:
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "absent.npz", "no such file", "a .npz file or a folder")
+    refused(Path("~nobody-of-this-name/set.npz"), "no such file")
 
 
 def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:

@@ -17,11 +17,16 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_built_in_data_sets_are_known() -> None:
-    assert {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz:PATH"} <= set(names())
+BUILT_IN = ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10", "tiny_imagenet"]
+BY_PATH = {"imagefolder:PATH": "one folder per class", "npz:PATH": ".npz"}
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_the_built_in_data_sets_and_the_forms_are_known() -> None:
+    known = [*BUILT_IN, *BY_PATH]
+    assert [name for name in names() if name in known] == known
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_data_set_is_described_before_it_is_opened(name: str) -> None:
     about = info(name)
     assert about is not None
@@ -30,9 +35,18 @@ def test_every_built_in_data_set_is_described_before_it_is_opened(name: str) -> 
     assert "\n" not in describe(name)
 
 
-def test_nothing_is_known_of_a_file_before_it_is_opened() -> None:
-    assert info("npz:somewhere.npz") is None
-    assert ".npz" in describe("npz:somewhere.npz")
+@pytest.mark.parametrize("form", BY_PATH)
+def test_nothing_is_known_of_files_before_they_are_opened(form: str) -> None:
+    name = form.replace("PATH", "somewhere")
+    assert info(name) is None
+    assert describe(name) == describe(form)
+    assert BY_PATH[form] in describe(form)
+
+
+@pytest.mark.parametrize(("name", "own"), [("digits", r" \(8x8\)"), ("npz:somewhere.npz", "")])
+def test_images_that_are_not_in_folders_are_not_resized(name: str, own: str) -> None:
+    with pytest.raises(UserError, match=f"data.image_size = 32: the images of {name} are used in their own size{own};"):
+        open_dataset(name, image_size=32)
 
 
 @pytest.mark.parametrize("ask", [info, describe, open_dataset])
@@ -44,7 +58,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(ask: object) -> None:
 
 
 def test_an_unknown_prefix_says_which_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown data set 'zip:a\.zip': the only form with a colon is npz:PATH"):
+    with pytest.raises(UserError, match=r"unknown data set 'zip:a\.zip': the forms with a colon are imagefolder:PATH"):
         open_dataset("zip:a.zip")
 
 
@@ -83,6 +97,8 @@ def test_another_package_adds_a_data_set(package: Path) -> None:
     assert dataset.root == package  # type: ignore[attr-defined]
     assert "fruit" in names()
     assert describe("fruit") == "added by fruit_data:Fruit"
+    with pytest.raises(UserError, match="the images of fruit are used in their own size"):
+        open_dataset("fruit", package, image_size=32)
     assert info("fruit") is None
 
 

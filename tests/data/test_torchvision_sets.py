@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision.datasets
 
@@ -31,6 +32,10 @@ def _never_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [NO_SERVER])
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", NO_SERVER + "cifar-10-python.tar.gz")
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", NO_SERVER + "cifar-100-python.tar.gz")
+    monkeypatch.setattr(torchvision.datasets.STL10, "url", NO_SERVER + "stl10_binary.tar.gz")
+    splits = torchvision.datasets.SVHN.split_list
+    elsewhere = {split: [NO_SERVER + name, name, checksum] for split, (_, name, checksum) in splits.items()}
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", elsewhere)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -318,6 +323,124 @@ def test_without_the_network_the_error_says_which_archive_to_put_where(
     ):
         open_dataset(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# -- SVHN: MATLAB files -----------------------------------------------------------------------------------------------
+
+
+def mat(count: int, seed: int) -> tuple[bytes, np.ndarray[Any, Any]]:
+    """A file as SVHN's are (rows, columns, channels, images; 10 for the digit 0), and its images as (N, C, H, W)."""
+    images = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, count), np.uint8)
+    buffer = io.BytesIO()
+    labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]
+    scipy.io.savemat(buffer, {"X": images, "y": labels}, do_compression=True)
+    return buffer.getvalue(), images.transpose(3, 2, 0, 1)
+
+
+@pytest.fixture
+def svhn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[bytes, np.ndarray[Any, Any]]]:
+    """Files by name, with their images; their checksums are those that torchvision expects."""
+    files = {"train_32x32.mat": mat(20, 0), "test_32x32.mat": mat(10, 1)}
+    splits = {name.partition("_")[0]: [NO_SERVER + name, name, md5(files[name][0])] for name in files}
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", splits)
+    return files
+
+
+def contents(files: dict[str, tuple[bytes, Any]]) -> dict[str, bytes]:
+    return {name: content for name, (content, _) in files.items()}
+
+
+def test_svhn_is_read_with_its_digits_as_classes(tmp_path: Path, svhn: dict[str, tuple[bytes, Any]]) -> None:
+    put(contents(svhn), tmp_path)
+    dataset = open_dataset("svhn", tmp_path)
+    train, test = dataset.train(), dataset.test()
+    assert dataset.classes == tuple("0123456789")
+    assert train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] * 2
+    assert np.array_equal(train.images, svhn["train_32x32.mat"][1])
+    assert np.array_equal(test.images, svhn["test_32x32.mat"][1])
+
+
+def test_svhn_is_downloaded_where_a_file_is_missing_or_damaged(
+    tmp_path: Path, svhn: dict[str, tuple[bytes, Any]], server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = server
+    put(contents(svhn), served)
+    splits = {
+        split: [address + name, name, sum_] for split, (_, name, sum_) in torchvision.datasets.SVHN.split_list.items()
+    }
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", splits)
+    root = tmp_path / "root"
+    put({"train_32x32.mat": b"damaged"}, root)
+    assert len(open_dataset("svhn", root).train()) == 20
+    assert files_under(root) == set(svhn)
+
+
+def test_training_never_reads_the_test_file_of_svhn(tmp_path: Path, svhn: dict[str, tuple[bytes, Any]]) -> None:
+    put({**contents(svhn), "test_32x32.mat": b"not images"}, tmp_path)
+    dataset = open_dataset("svhn", tmp_path)
+    with pytest.raises(UserError, match=r"svhn in .* is damaged"):
+        dataset.test()
+
+
+def test_without_the_network_the_error_says_which_files_of_svhn_to_put_where(
+    tmp_path: Path, svhn: dict[str, tuple[bytes, Any]]
+) -> None:
+    put({"train_32x32.mat": svhn["train_32x32.mat"][0]}, tmp_path)
+    with pytest.raises(
+        UserError, match=f"svhn could not be downloaded .* put train_32x32.mat, test_32x32.mat of .* under {tmp_path},"
+    ):
+        open_dataset("svhn", tmp_path)
+
+
+# -- STL-10: binary files in an archive -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stl10(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What the archive has, without its unlabelled images; its checksums are those that torchvision expects."""
+    rng = np.random.default_rng(0)
+    files = {"class_names.txt": "\n".join(f"class {i}" for i in range(10)).encode()}
+    for split, count in (("train", 20), ("test", 10)):
+        files[f"{split}_X.bin"] = rng.integers(0, 256, (count, 3, 96, 96), np.uint8).tobytes()
+        files[f"{split}_y.bin"] = (np.arange(count) % 10 + 1).astype(np.uint8).tobytes()
+    reader = torchvision.datasets.STL10
+    for split in ("train", "test"):
+        listed = [[name, md5(files.get(name, b""))] for name, _ in getattr(reader, f"{split}_list")]
+        monkeypatch.setattr(reader, f"{split}_list", listed)
+    return files
+
+
+def test_stl10_is_read_upright_and_without_its_unlabelled_images(tmp_path: Path, stl10: dict[str, bytes]) -> None:
+    put(stl10, tmp_path / "stl10_binary")
+    dataset = open_dataset("stl10", tmp_path)
+    train, test = dataset.train(), dataset.test()
+    assert dataset.classes[:2] == ("class 0", "class 1")
+    assert train.images.shape == (20, 3, 96, 96)
+    assert test.labels.tolist() == list(range(10))
+    stored = np.frombuffer(stl10["test_X.bin"], np.uint8).reshape(-1, 3, 96, 96)
+    assert np.array_equal(test.images, stored.swapaxes(2, 3)), "stored column by column"
+
+
+def test_an_archive_of_stl10_is_unpacked_and_its_unlabelled_images_are_not_kept(
+    tmp_path: Path, stl10: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = as_archive({**stl10, "unlabeled_X.bin": b"many"}, "stl10_binary")
+    monkeypatch.setattr(torchvision.datasets.STL10, "tgz_md5", md5(archive))
+    put({"stl10_binary.tar.gz": archive}, tmp_path)
+    assert len(open_dataset("stl10", tmp_path).train()) == 20
+    assert files_under(tmp_path) == {"stl10_binary.tar.gz", *(f"stl10_binary/{name}" for name in stl10)}
+
+
+@pytest.mark.parametrize("damaged", ["train_X.bin", "class_names.txt"])
+def test_without_the_network_damaged_files_of_stl10_say_what_to_do(
+    damaged: str, tmp_path: Path, stl10: dict[str, bytes]
+) -> None:
+    put(stl10, tmp_path / "stl10_binary")
+    (tmp_path / "stl10_binary" / damaged).unlink()
+    with pytest.raises(
+        UserError, match=f"stl10 could not be downloaded .* put stl10_binary.tar.gz of .* under {tmp_path},"
+    ):
+        open_dataset("stl10", tmp_path)
 
 
 # -- torchvision itself -----------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Whether a study's images fit on a device: all of them lie there, and so do the views of a whole epoch."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from sweetspot.errors import UserError
+
+MOST = 0.5
+"""The share of a device's memory that images may take. The rest is for an epoch's views in the order of its steps, the
+probes, the networks and what these compute."""
+
+Memory = Callable[[torch.device], int]
+"""The bytes of memory that a device has altogether."""
+
+
+def device_memory(device: torch.device) -> int:
+    """The bytes of a GPU's memory; for the CPU, of the machine's or of what its container may have."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return min(int(psutil.virtual_memory().total), container_memory())
+
+
+def needed_bytes(train: int, validation: int, pixels: int) -> int:
+    """What a study's images take: all of them in uint8, and the views of one epoch in float32.
+
+    Args:
+        train, validation: how many images.
+        pixels: values of one image, in all channels.
+    """
+    return (train + validation + 4 * train) * pixels
+
+
+def check_memory(name: str, needed: int, device: torch.device, memory: Memory = device_memory) -> None:
+    """Refuse images that take more than half of a device's memory.
+
+    Args:
+        name: of the data set.
+        needed: as :func:`needed_bytes` says.
+
+    Raises:
+        UserError: says what is needed, what there is, and what to do.
+    """
+    there = memory(device)
+    if needed > MOST * there:
+        where = "this machine" if device.type == "cpu" else str(device)
+        raise UserError(
+            f"the images of {name} need {_gigabytes(needed)} (the images, and one epoch's views of them), and {where} "
+            f"has {_gigabytes(there)}, of which half may be used: lower data.image_size (imagefolder:PATH), use fewer "
+            f"images, or a device of {_gigabytes(needed / MOST)} or more"
+        )
+
+
+def container_memory(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+    """The bytes that the control groups of this process may have, of either version; very many where none is set."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return _NO_LIMIT
+    limits = [_NO_LIMIT]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, file = (mount / "memory", "memory.limit_in_bytes") if controllers else (mount, "memory.max")
+        inner = Path(path.lstrip("/"))
+        limits += [_limit(top / group / file) for group in (inner, *inner.parents)]
+    return min(limits)
+
+
+_NO_LIMIT = 2**63
+
+
+def _limit(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # "max"
+        return _NO_LIMIT
+
+
+def _gigabytes(size: float) -> str:
+    """Rounded up at the second digit, so that what is said to be enough is enough."""
+    giga = size / 1e9
+    return f"{math.ceil(giga * 100) / 100:.2f} GB" if giga < 1 else f"{math.ceil(giga * 10) / 10:,.1f} GB"

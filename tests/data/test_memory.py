@@ -1,0 +1,120 @@
+"""Images that are too many for a device are refused before they are put there."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from sweetspot.config import StudyConfig
+from sweetspot.data.images import DataSet, Images
+from sweetspot.data.memory import check_memory, container_memory, device_memory, needed_bytes
+from sweetspot.data.study_data import StudyData
+from sweetspot.errors import UserError
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda:0")  # a name; nothing is put there
+
+
+class Blank(DataSet):
+    """100 black images of 8x8 in three classes, and a count of the times that they were read."""
+
+    name = "blank"
+    classes = ("a", "b", "c")
+
+    def __init__(self, known: tuple[int, int] = (0, 0)) -> None:
+        self.known = known
+        self.read = 0
+
+    def train(self) -> Images:
+        self.read += 1
+        return Images(torch.zeros(100, 3, 8, 8, dtype=torch.uint8), torch.arange(100) % 3)
+
+    def test(self) -> Images:
+        raise AssertionError
+
+    def at_least(self) -> tuple[int, int]:
+        return self.known
+
+
+CONFIG = StudyConfig.model_validate(
+    {"data": {"dataset": "digits", "validation": 20}, "search": {"batch_size": [8]}, "student": {"batch_size": 8}}
+)
+NEEDED = 100 * 192 + 4 * 80 * 192
+"""All images in uint8, and the views of the training images in float32."""
+
+
+def test_what_is_needed_is_all_images_and_an_epochs_views() -> None:
+    assert needed_bytes(80, 20, 3 * 8 * 8) == NEEDED
+    data = StudyData(Blank(), CONFIG, CPU)
+    assert data.needed_bytes == NEEDED
+    views = data.views(0, 0)
+    assert data.train_images * 192 + len(data.validation) * 192 + views.numel() * views.element_size() == NEEDED
+
+
+def test_half_of_the_memory_may_be_used_and_no_more() -> None:
+    StudyData(Blank(), CONFIG, CPU, lambda device: 2 * NEEDED)
+    with pytest.raises(UserError, match="the images of blank need"):
+        StudyData(Blank(), CONFIG, GPU, lambda device: 2 * NEEDED - 1)
+
+
+def test_the_error_has_the_figures_and_says_what_to_do() -> None:
+    with pytest.raises(UserError) as error:
+        check_memory("imagefolder:photos", 5_652_480_000, GPU, lambda device: 8_000_000_000)
+    assert str(error.value) == (
+        "the images of imagefolder:photos need 5.7 GB (the images, and one epoch's views of them), and cuda:0 has "
+        "8.0 GB, of which half may be used: lower data.image_size (imagefolder:PATH), use fewer images, or a device "
+        "of 11.4 GB or more"
+    )
+
+
+def test_images_whose_number_is_known_are_refused_before_they_are_read() -> None:
+    blank = Blank((100, 192))
+    with pytest.raises(UserError, match="the images of blank need"):
+        StudyData(blank, CONFIG, GPU, lambda device: 2 * NEEDED - 1)
+    assert blank.read == 0
+    assert StudyData(blank, CONFIG, CPU, lambda device: 2 * NEEDED).needed_bytes == NEEDED
+
+
+def test_a_processors_memory_is_the_machines_or_less() -> None:
+    assert 0 < device_memory(CPU) <= psutil.virtual_memory().total
+
+
+# -- containers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Path:
+    files = {
+        "memory.max": "max\n",
+        "pod/memory.max": "4000\n",
+        "pod/inner/memory.max": "max\n",
+        "memory/memory.limit_in_bytes": "9000\n",
+        "memory/job/memory.limit_in_bytes": "7000\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "cgroup"
+
+
+@pytest.mark.parametrize(
+    ("groups", "limit"),
+    [
+        ("0::/pod/inner\n", 4000),
+        ("0::/pod\n", 4000),
+        ("0::/\n", 2**63),
+        ("0::/elsewhere\n", 2**63),
+        ("5:cpu,cpuacct:/job\n4:memory:/job\n", 7000),
+        ("4:memory:/elsewhere\n0::/pod\n", 4000),
+        ("", 2**63),
+    ],
+)
+def test_a_container_may_have_less_than_the_machine(mount: Path, tmp_path: Path, groups: str, limit: int) -> None:
+    (tmp_path / "groups").write_text(groups)
+    assert container_memory(tmp_path / "groups", mount) == limit
+
+
+def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path: Path) -> None:
+    assert container_memory(tmp_path / "nowhere", tmp_path) == 2**63
