@@ -84,11 +84,12 @@ def results(store: Store, name: str) -> Results:
         for t in finished(store, name)
     }
     plan = current_plan(store, name)
-    text = plan.points if plan else None
-    found["arms"] = {"plan": text} | {
-        t.params["arm"]: (t.value, t.user_attrs.get("replicate_accuracies"))
-        for t in (finished(store, name + CONFIRM) if plan else [])
-    }
+    found["arms"] = {"plan": plan.points if plan else None}
+    if plan is not None:
+        found["arms"] |= {
+            plan.arm_of(t.params): (t.value, t.user_attrs.get("replicate_accuracies"))
+            for t in finished(store, name + CONFIRM)
+        }
     return found
 
 

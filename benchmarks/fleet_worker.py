@@ -37,6 +37,7 @@ from sweetspot.study import claim, objective
 from sweetspot.study.jobs import Search
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.sampler import PointSampler
+from sweetspot.study.space import Point
 from sweetspot.study.visit import Test, Visit
 from sweetspot.workers import worker
 from sweetspot.workers.drain import Drain
@@ -112,7 +113,7 @@ class Resting(Visit):
     def train_students(
         self, purpose: Purpose, replicates: range, test: Test = lambda model: None, test_hash: str = ""
     ) -> list[Student]:
-        assert self._point is not None
+        assert isinstance(self._point, Point)
         self._rest(self._seconds / 2, "students", self.config.student.epochs)
         value = accuracy(self.config.seed, self._point, self._workplace.data.train_images)
         name = self.distillation.hash

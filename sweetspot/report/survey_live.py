@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sweetspot.config import StudyConfig
 from sweetspot.store import Measurement
-from sweetspot.study.space import Point
+from sweetspot.study.space import AnyPoint, Point
 from sweetspot.study.survey import surveyed
 
 _SILENCE_SECONDS = 30.0
@@ -22,7 +22,7 @@ class SurveyProgress(Protocol):
     def teacher(self, point: Point, outcome: Measurement | str, trained: bool) -> None:
         """A teacher that is there, ``trained`` just now or found; or in words why it will not be."""
 
-    def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    def progress(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
         """What is being trained, or waited for."""
 
     def __enter__(self) -> "SurveyProgress": ...
@@ -38,7 +38,7 @@ class Silent:
     def teacher(self, point: Point, outcome: Measurement | str, trained: bool) -> None:
         pass
 
-    def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    def progress(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
         pass
 
     def __enter__(self) -> "Silent":
@@ -64,7 +64,7 @@ class Lines(Silent):
         if trained:  # what is found is counted, not told
             self._say(_outcome(point, outcome))
 
-    def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    def progress(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
         if time.monotonic() - self._spoke > _SILENCE_SECONDS:
             self._say(_under_way(phase, point, epoch, similarity_entropy))
 
@@ -96,7 +96,7 @@ class Bar(Silent):
             self._console.print(Text(_outcome(point, outcome)), soft_wrap=True)
         self._bar.update(self._task, completed=self._before())
 
-    def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    def progress(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
         of_this = max(0, epoch - (point.epochs - self._own[point])) if point in self._left else 0
         description = _under_way(phase, point, epoch, similarity_entropy)
         self._bar.update(self._task, completed=self._before() + of_this, description=description)
@@ -129,7 +129,7 @@ def _outcome(point: Point, outcome: Measurement | str) -> str:
     return f"{point}: 1 - p_y {values['non_target_mass']:.3f}, S {values['similarity_entropy']:.3f}"
 
 
-def _under_way(phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> str:
+def _under_way(phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> str:
     doing = "waiting for another worker's teacher, " if phase == "waiting" else ""
     entropy = f", S {similarity_entropy:.3f}" if similarity_entropy is not None else ""
     return f"{point}: {doing}epoch {epoch}{entropy}"

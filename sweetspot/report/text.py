@@ -11,12 +11,21 @@ from rich.text import Text
 
 from sweetspot.report.result import StudyResult
 from sweetspot.store import WorkerRecord
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, YOURS
 from sweetspot.study.estimate import Estimate
 from sweetspot.study.inference import Interval
 from sweetspot.study.jobs import FULL
 from sweetspot.study.search import is_given_back
 from sweetspot.study.space import Point
+
+ARM_NAMES = {
+    BEST: "the best point",
+    ALONE: "no teacher",
+    ACCURATE: "most accurate teacher",
+    LONGEST: "longest teacher",
+    YOURS: "your teacher",
+}
+"""What people call the arms of a confirmation; those of several teachers of theirs bear the teachers' names."""
 
 MEANING = {
     "truncated": "a longer run stopped there",
@@ -123,15 +132,12 @@ def _arms(result: StudyResult) -> Table:
     table.add_column("batch x epochs", justify="right")
     table.add_column("accuracy", justify="right")
     table.add_column("gain of best point", justify="right")
-    names = {
-        BEST: "the best point",
-        ALONE: "no teacher",
-        ACCURATE: "most accurate teacher",
-        LONGEST: "longest teacher",
-    }
-    for arm, name in names.items():
-        point = confirmed.plan.points[arm]
-        where = f"{point.batch_size} x {point.epochs}" if point else ""
+    for arm, point in confirmed.plan.points.items():
+        name, where = ARM_NAMES.get(arm, arm), ""
+        if isinstance(point, Point):
+            where = f"{point.batch_size} x {point.epochs}"
+        elif point is not None:
+            name, where = f"your teacher {escape(point.name)}", f"{point.epochs} epochs"
         if arm not in confirmed.accuracies:
             table.add_row(name, where, "could not be trained", "")
             continue
@@ -266,7 +272,11 @@ def worker_line(worker: WorkerRecord) -> str:
     where = f"{worker.device} (pid {worker.pid})"
     if worker.phase not in ("teacher", "student", "waiting") or "epoch" not in detail:
         return f"{where}: {worker.phase}"
-    point = f"batch {detail['batch_size']}, {detail['epochs']} epochs" if "batch_size" in detail else "student alone"
+    point = (
+        f"batch {detail['batch_size']}, {detail['epochs']} epochs"
+        if "batch_size" in detail
+        else detail.get("teacher", "student alone")
+    )
     doing = {"teacher": "teacher", "student": "students", "waiting": "waiting for another worker's teacher"}[
         worker.phase
     ]

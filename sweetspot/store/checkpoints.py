@@ -8,7 +8,7 @@ from sqlalchemy import and_, delete, select
 from sqlalchemy.orm import Session
 
 from sweetspot.store.artifacts import Artifacts
-from sweetspot.store.schema import CheckpointRow, SnapshotRow, StudentRow, now
+from sweetspot.store.schema import CheckpointRow, ExternalTeacherRow, SnapshotRow, StudentRow, now
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def discard_unused(session: Session, artifacts: Artifacts, names: set[str]) -> N
 def used_blobs(session: Session, names: set[str] | None = None) -> set[str]:
     """The blobs that rows refer to; of ``names``, or all."""
     used: set[str] = set()
-    for column in (SnapshotRow.weights, SnapshotRow.optimizer, CheckpointRow.state, StudentRow.weights):
+    given = ExternalTeacherRow.weights
+    for column in (SnapshotRow.weights, SnapshotRow.optimizer, CheckpointRow.state, StudentRow.weights, given):
         query = select(column)
         if names is not None:
             query = query.where(column.in_(names))

@@ -13,6 +13,7 @@ from sweetspot.errors import RunError, UserError
 from sweetspot.store.artifacts import Artifacts
 from sweetspot.store.checkpoints import used_blobs
 from sweetspot.store.database import Database, open_database
+from sweetspot.store.external import ExternalTeacherStore
 from sweetspot.store.lease import free_leases
 from sweetspot.store.schema import ArtifactsRow
 from sweetspot.store.students import StudentStore
@@ -55,6 +56,7 @@ class Store:
         self.workers = WorkerStore(self.database)
         self.trajectories = TrajectoryStore(self.database, self.artifacts)
         self.students = StudentStore(self.database, self.artifacts)
+        self.external_teachers = ExternalTeacherStore(self.database, self.artifacts)
 
     def hurry_when(self, is_ending: Callable[[], bool]) -> None:
         """Have no patience with outages any more as soon as ``is_ending()``."""

@@ -157,6 +157,24 @@ class StudentStore:
         with self._session.begin() as session:
             session.execute(update(StudentRow).where(StudentRow.weights == name).values(weights=""))
 
+    def restore_weights(
+        self, distillation: str, purpose: Purpose, replicate: int, test_hash: str, weights: str
+    ) -> None:
+        """Note where the weights of a student lie that were lost, and are as they were; its checkpoint goes."""
+        with self._session.begin() as session:
+            session.execute(
+                update(StudentRow)
+                .where(
+                    StudentRow.distillation == distillation,
+                    StudentRow.purpose == purpose,
+                    StudentRow.replicate == replicate,
+                    StudentRow.test_hash == test_hash,
+                    StudentRow.weights == "",
+                )
+                .values(weights=weights)
+            )
+        self.drop_checkpoint(student_run(distillation, purpose, replicate))
+
     def delete(self, distillations: Sequence[str]) -> None:
         """Remove the students of these distillations, trained or half-trained, and their weights."""
         for distillation in distillations:

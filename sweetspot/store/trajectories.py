@@ -211,6 +211,13 @@ class TrajectoryStore:
             _upsert(session, snapshot.recipe, snapshot.branch, measurements)
         self._discard_unused(unused)
 
+    def add_external(self, snapshot: Snapshot) -> None:
+        """Record a snapshot that was not trained here, and that nobody trains on; harmless when it is there."""
+        there = self.snapshot(snapshot.recipe, snapshot.branch, snapshot.epoch)
+        if there is None:
+            with suppress(IntegrityError), self._session.begin() as session:
+                session.add(SnapshotRow(**vars(snapshot)))
+
     def use(self, snapshot: Snapshot) -> None:
         """Note that a snapshot teaches, or is trained on from, now."""
         with self._session.begin() as session:

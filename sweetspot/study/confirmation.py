@@ -20,13 +20,21 @@ from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verd
 from sweetspot.study.lost import withdraw
 from sweetspot.study.ranking import most_accurate_teacher, ranking
 from sweetspot.study.search import CONFIRM, is_given_back, load, open_study
-from sweetspot.study.space import Point
+from sweetspot.study.space import AnyPoint, ExternalPoint, Point, point_of
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
 
 BEST, ALONE, ACCURATE, LONGEST = "best_point", "student_alone", "most_accurate_teacher", "longest_teacher"
-_TRIES = 3
+YOURS = "your_teacher"
+"""The arm of a teacher that was trained elsewhere; of a second one, ``your_teacher_2``, and so on."""
 ARMS = (BEST, ALONE, ACCURATE, LONGEST)
+"""The arms of every confirmation."""
+NEEDED = (BEST, ALONE, ACCURATE)
+"""Without these there is no verdict; the others may fail."""
+ARM = "arm_index"
+"""The parameter of a confirmation's trial: which of its plan's arms it runs."""
+_MOST_ARMS = 1000
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -34,34 +42,42 @@ class Plan:
     """What a confirmation compares, fixed before it begins.
 
     Attributes:
-        points: of each arm; None: the student alone.
+        points: of each arm, in order; None: the student alone.
         seeds: fresh student seeds, the same in every arm.
         looks: how many looks the test split has had with this one, by all studies on the same data in the database.
         test_hash: of the test split's content.
     """
 
-    points: Mapping[str, Point | None]
+    points: Mapping[str, AnyPoint | None]
     seeds: int
     looks: int
     test_hash: str
 
     @property
-    def distinct(self) -> dict[str, Point | None]:
+    def distinct(self) -> dict[str, AnyPoint | None]:
         """The arms that run: one that is two arms runs once, under its first name."""
-        found: dict[str, Point | None] = {}
-        for arm in ARMS:
-            if self.points[arm] not in found.values():
-                found[arm] = self.points[arm]
+        found: dict[str, AnyPoint | None] = {}
+        for arm, point in self.points.items():
+            if point not in found.values():
+                found[arm] = point
         return found
 
+    def arm_of(self, params: Mapping[str, Any]) -> str:
+        """The arm that a trial with these parameters runs."""
+        index: int = params[ARM]
+        return list(self.points)[index]
+
     def to_json(self) -> str:
-        points = {arm: point.params if point else None for arm, point in self.points.items()}
+        points = [[arm, point.params if point else None] for arm, point in self.points.items()]
         return canonical_json({"points": points, "seeds": self.seeds, "looks": self.looks, "test": self.test_hash})
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         values = json.loads(text)
-        points = {arm: Point.of(params) if params else None for arm, params in values["points"].items()}
+        pairs = values["points"]
+        if isinstance(pairs, dict):  # as plans were written before they could have further arms
+            pairs = [(arm, pairs[arm]) for arm in ARMS]
+        points = {arm: point_of(params) if params else None for arm, params in pairs}
         return cls(points, values["seeds"], values["looks"], values["test"])
 
 
@@ -89,7 +105,8 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
         return False
     longest = Point(best.batch_size, record.config.search.ladder[-1], best.others)
     accurate = most_accurate_teacher(store, record, trials, train_images, best)
-    points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest}
+    points: dict[str, AnyPoint | None]
+    points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest, **_external(store, record, best)}
     plan, seeds, test_hash = current_plan(store, record.name), record.config.confirm.seeds, data.test_hash()
     if plan is None or (plan.points, plan.seeds, plan.test_hash) != (points, seeds, test_hash):
         looks = store.studies.count_test_look(record.name)
@@ -97,6 +114,16 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
     else:
         _queue_failed_again(store, record.name, plan)
     return True
+
+
+def _external(store: Store, record: StudyRecord, best: Point) -> dict[str, ExternalPoint]:
+    """The arms of the teachers that were trained elsewhere for this data; their students as those of ``best``."""
+    students = tuple((k, v) for k, v in best.others if k.startswith("student."))
+    teachers = store.external_teachers.of_data(record.data_hash)
+    return {
+        YOURS + (f"_{i + 1}" if i else ""): ExternalPoint(t.weights, t.model, t.name, t.epochs, students)
+        for i, t in enumerate(teachers)
+    }
 
 
 def is_unplanned(store: Store, record: StudyRecord) -> bool:
@@ -120,7 +147,7 @@ def _queue(store: Store, name: str, plan: Plan) -> None:
         withdraw(study, trial)
     text = plan.to_json()
     for arm in plan.distinct:
-        study.enqueue_trial({"arm": arm}, user_attrs={"plan": text})
+        _enqueue(study, plan, arm)
     study.set_user_attr("plan", text)
 
 
@@ -129,7 +156,11 @@ def _queue_failed_again(store: Store, name: str, plan: Plan) -> None:
     for arm, tries in _tries(study, plan).items():
         failed = [t for t in tries if not is_given_back(t)]
         if all(t.state == TrialState.FAIL for t in tries) and len(failed) < _TRIES:
-            study.enqueue_trial({"arm": arm}, user_attrs={"plan": plan.to_json()})
+            _enqueue(study, plan, arm)
+
+
+def _enqueue(study: optuna.Study, plan: Plan, arm: str) -> None:
+    study.enqueue_trial({ARM: list(plan.points).index(arm)}, user_attrs={"plan": plan.to_json()})
 
 
 def _tries(study: optuna.Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
@@ -137,21 +168,27 @@ def _tries(study: optuna.Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
     text = plan.to_json()
     tries: dict[str, list[FrozenTrial]] = {arm: [] for arm in plan.distinct}
     for trial in study.get_trials(deepcopy=False):
-        arm = (trial.params | trial.system_attrs.get("fixed_params", {})).get("arm")
-        if trial.user_attrs.get("plan") == text and arm in tries:
+        if trial.user_attrs.get("plan") == text:
+            arm = plan.arm_of(trial.params | trial.system_attrs.get("fixed_params", {}))
             tries[arm].append(trial)
     return tries
 
 
 def failed_arm(store: Store, name: str) -> str | None:
-    """Which arm of the current plan failed for good, and why; None if none has. The longest teacher may fail."""
+    """Which needed arm of the current plan failed for good, and why; None if none has."""
     plan = current_plan(store, name)
     if plan is None:
         return None
     for arm, tries in _tries(load(store, name + CONFIRM), plan).items():
-        if arm != LONGEST and tries and all(t.state == TrialState.FAIL for t in tries):
+        if arm in NEEDED and tries and all(t.state == TrialState.FAIL for t in tries):
             return f"{arm}: {tries[-1].user_attrs.get('error', 'its worker ended')}"
     return None
+
+
+def point_of_arm(trial: FrozenTrial) -> AnyPoint | None:
+    """What a trial of a confirmation, queued or later, is about; None: the student alone."""
+    plan = Plan.from_json(trial.user_attrs["plan"])
+    return plan.points[plan.arm_of(trial.params | trial.system_attrs.get("fixed_params", {}))]
 
 
 class Arm:
@@ -167,7 +204,8 @@ class Arm:
 
     def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
         """The arm of a queued trial, and the plan it belongs to."""
-        return trial.suggest_categorical("arm", ARMS), Plan.from_json(trial.user_attrs["plan"])
+        plan = Plan.from_json(trial.user_attrs["plan"])
+        return plan.arm_of({ARM: trial.suggest_int(ARM, 0, _MOST_ARMS - 1)}), plan
 
     def run(self, trial: optuna.Trial, arm: str, plan: Plan) -> float:
         """Optuna: the mean test accuracy of the arm's students, a fraction."""
@@ -213,18 +251,21 @@ def confirmation(store: Store, record: StudyRecord) -> Confirmation | None:
     hashes = {arm: distillation_at(record.config, record.data_hash, point).hash for arm, point in plan.points.items()}
     students = store.students.of(sorted(set(hashes.values())), "confirm", plan.test_hash)
     correct: dict[str, NDArray[np.bool_]] = {}
-    for arm in ARMS:
+    for arm in plan.points:
         rows = [s.test_correct for s in students.get(hashes[arm], []) if s.replicate < plan.seeds]
         seen = [row for row in rows if row is not None]
         if len(seen) == plan.seeds:
             correct[arm] = np.stack(seen)
-    if not {BEST, ALONE, ACCURATE} <= correct.keys() or (LONGEST not in correct and not _has_ended(store, record.name)):
+    if not correct.keys() >= set(NEEDED) or (
+        correct.keys() != plan.points.keys() and not _has_ended(store, record.name)
+    ):
         return None
     seed = seed_of(record.config.seed, "bootstrap") % 2**32
     intervals = {arm: two_way_bootstrap(rows, None, seed=seed) for arm, rows in correct.items()}
     gains = {
         arm: two_way_bootstrap(correct[BEST], correct[arm], seed=seed) if arm in correct else None
-        for arm in (ALONE, ACCURATE, LONGEST)
+        for arm in plan.points
+        if arm != BEST
     }
     alone = gains[ALONE]
     assert alone is not None
@@ -234,6 +275,7 @@ def confirmation(store: Store, record: StudyRecord) -> Confirmation | None:
         over_most_accurate=None if ACCURATE in same else gains[ACCURATE],
         over_longest=None if LONGEST in same else gains[LONGEST],
         longest_is_best=LONGEST in same,
+        over_yours={str(point): gains[arm] for arm, point in plan.points.items() if isinstance(point, ExternalPoint)},
         margin=record.config.confirm.margin,
     )
     accuracies = {arm: [float(a) for a in rows.mean(axis=1)] for arm, rows in correct.items()}

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sweetspot.store import TRUNK, DamagedBlobError, Snapshot, Store
+from sweetspot.store import TRUNK, DamagedBlobError, ExternalTeacher, Snapshot, Store
 from sweetspot.store.artifacts import StoredFile
 from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.trajectories import RUNS
@@ -135,6 +135,7 @@ def usage(store: Store) -> Usage:
     kinds |= {c.state: "checkpoints" for c in store.trajectories.checkpoints()}
     kinds |= {s.optimizer: "optimizers" for s in snapshots if s.optimizer}
     kinds |= {s.weights: "teachers" for s in snapshots}
+    kinds |= {t.weights: "teachers" for t in store.external_teachers.all()}
     sizes: Counter[str] = Counter()
     for file in files:
         kind = "quarantined" if file.kind == "quarantine" else "left_over"
@@ -223,6 +224,8 @@ class _Blobs:
             self._add_checkpoint(checkpoint)
         for snapshot in store.trajectories.least_recently_used():
             self._add_snapshot(snapshot)
+        for teacher in store.external_teachers.all():
+            self._add_external(teacher)
 
     def _forget_student(self, name: str) -> str:
         self._store.students.forget_weights(name)
@@ -263,6 +266,18 @@ class _Blobs:
         self.owners[snapshot.weights] = _Owner(f"the teacher at {where}", forget_weights)
         if snapshot.optimizer is not None:
             self.owners[snapshot.optimizer] = _Owner(f"the optimiser of {where}", forget_optimizer)
+
+    def _add_external(self, teacher: ExternalTeacher) -> None:
+        store = self._store
+
+        def forget() -> str:
+            for snapshot in store.trajectories.least_recently_used():
+                if snapshot.weights == teacher.weights:
+                    store.trajectories.drop(snapshot)
+            store.external_teachers.remove(teacher)
+            return "it cannot be trained again: give it again, with sweetspot teacher add"
+
+        self.owners[teacher.weights] = _Owner(f"your teacher {teacher.name}", forget)
 
 
 @dataclass(frozen=True)
@@ -342,6 +357,7 @@ def _references(store: Store) -> Counter[str]:
     references = Counter(store.students.blobs())
     references.update(c.state for c in store.trajectories.checkpoints())
     references.update(left_blobs(store.artifacts))
+    references.update(teacher.weights for teacher in store.external_teachers.all())
     for snapshot in store.trajectories.least_recently_used():
         references.update(name for name in (snapshot.weights, snapshot.optimizer) if name is not None)
     return references

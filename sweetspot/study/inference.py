@@ -1,7 +1,7 @@
 """What a confirmation and a ranking may conclude from a few students on a few thousand images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,12 +126,13 @@ def verdict(
     over_longest: Interval | None,
     longest_is_best: bool,
     margin: float,
+    over_yours: Mapping[str, Interval | None] | None = None,
 ) -> Verdict:
     """What the gains of the best point show.
 
     `confirmed` is True when the one-sided lower bounds of the gains over the student alone and over the most accurate
     teacher are both above 0; otherwise False when the upper bound of either is under the margin; otherwise None. The
-    gain over the longest-trained teacher is told, and decides nothing.
+    gains over the longest-trained teacher and over the user's own are told, and decide nothing.
 
     Args:
         over_student_alone: the best point's accuracy less that of students trained on labels alone.
@@ -141,6 +142,8 @@ def verdict(
             not be trained.
         longest_is_best: whether the longest-trained teacher is the best point.
         margin: the difference, a fraction, that does not matter.
+        over_yours: less that of each teacher that was trained elsewhere, by what people know it by; None where it could
+            not teach.
 
     Raises:
         ValueError: a margin that is not a finite number of at least 0.
@@ -148,7 +151,7 @@ def verdict(
     if not (math.isfinite(margin) and margin >= 0):
         raise ValueError(f"the margin must be a finite number of at least 0, found {margin}")
     alone, accurate = over_student_alone, over_most_accurate
-    longest = _longest_words(over_longest, longest_is_best)
+    longest = " ".join([_longest_words(over_longest, longest_is_best), *_yours_words(over_yours or {})])
     if accurate is not None and _helps(alone) and _helps(accurate):
         words = (
             f"confirmed: the best point gains {_gain(alone)} over the student alone {_at_least(alone)} "
@@ -163,7 +166,7 @@ def verdict(
             f"distillation does not help here: {hurts}the best point's gain over the student alone is "
             f"{_gain(alone)} {_at_most(alone, margin)}"
         )
-        return Verdict(False, f"{words}. {SCOPE}")
+        return Verdict(False, " ".join([f"{words}.", *_yours_words(over_yours or {}), SCOPE]))
     if accurate is None:
         return Verdict(False, f"the most accurate teacher is the best point: {_enough(alone)}. {longest} {SCOPE}")
     if _too_small(accurate, margin):
@@ -234,6 +237,15 @@ def _longest_words(gain: Interval | None, is_best: bool) -> str:
     if gain is None:
         return "The longest-trained teacher could not be trained."
     return f"Its gain over the longest-trained teacher is {_gain(gain)} {_between(gain)}."
+
+
+def _yours_words(gains: Mapping[str, Interval | None]) -> list[str]:
+    return [
+        f"Its gain over your teacher {name} is {_gain(gain)} {_between(gain)}."
+        if gain is not None
+        else f"Your teacher {name} could not teach."
+        for name, gain in gains.items()
+    ]
 
 
 # -- the ranking ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import SimilarityEntropyRule, StudyConfig
 from sweetspot.store import StudyRecord
-from sweetspot.study.confirmation import Arm, Plan
+from sweetspot.study.confirmation import ARM, Arm, Plan, point_of_arm
 from sweetspot.study.objective import Objective
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
@@ -83,7 +83,7 @@ class Search:
 class Confirming:
     """The confirmation of a study: the arms that are queued, and no others."""
 
-    parameters = ("arm",)
+    parameters = (ARM,)
     pruner: BasePruner = NopPruner()
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
@@ -103,8 +103,8 @@ class Confirming:
         return any(t.state == TrialState.WAITING for t in trials)
 
     def saved(self, trial: FrozenTrial) -> str:
-        there, plan = self._workplace, Plan.from_json(trial.user_attrs["plan"])
-        return saved_of(there.store, self._record.config, there.data.hash, plan.points[trial.params["arm"]])
+        there = self._workplace
+        return saved_of(there.store, self._record.config, there.data.hash, point_of_arm(trial))
 
     def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
         return self._arm.suggest(trial)

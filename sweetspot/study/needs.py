@@ -8,10 +8,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sweetspot.config import StudyConfig
 from sweetspot.store import TRUNK, Leases, Snapshot, Store, StudyRecord
 from sweetspot.store.trajectories import RUNS
-from sweetspot.study.confirmation import current_plan
+from sweetspot.study.confirmation import ARM, current_plan, point_of_arm
 from sweetspot.study.ranking import ranking
 from sweetspot.study.search import Counts, companions, load
-from sweetspot.study.space import Point
+from sweetspot.study.space import AnyPoint, Point
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.teacher.trajectory import branch_of
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 def used_networks(store: Store, record: StudyRecord) -> tuple[set[str], set[str]]:
     """The hashes of the recipes and distillations that a study has touched."""
-    points: set[Point | None] = {None, *_points(store, record)}
+    points: set[AnyPoint | None] = {None, *_points(store, record)}
     recipes = {recipe_at(record.config, record.data_hash, point).hash for point in points if point is not None}
     return recipes, {distillation_at(record.config, record.data_hash, point).hash for point in points}
 
@@ -38,11 +38,14 @@ def used_networks(store: Store, record: StudyRecord) -> tuple[set[str], set[str]
 def needed_snapshots(store: Store) -> dict[Place, str]:
     """The snapshots that must not be freed, each with the reason.
 
-    What a running or waiting trial needs, where a branch hangs that an unfinished study may yet train, what is being
-    extended, and the teachers of what studies recommend.
+    What was trained elsewhere, what a running or waiting trial needs, where a branch hangs that an unfinished study may
+    yet train, what is being extended, and the teachers of what studies recommend.
     """
     needed: dict[Place, str] = {}
     there = _by_recipe(store)
+    external = {teacher.weights for teacher in store.external_teachers.all()}
+    for snapshot in (s for snapshots in there.values() for s in snapshots if s.weights in external):
+        needed[Place.of(snapshot)] = "it was trained elsewhere"
     for record in store.studies.all():
         for place, why in _needed_by(store, record, there):
             needed.setdefault(place, why)
@@ -83,7 +86,8 @@ def _needed_by(
             yield place, f"a trial of {record.name} is at it"
     if is_finished(record, trials):
         return
-    for point in {Point(p.batch_size, e, p.others) for p in _points(store, record) for e in config.search.ladder}:
+    visited = {p for p in _points(store, record) if isinstance(p, Point)}
+    for point in {Point(p.batch_size, e, p.others) for p in visited for e in config.search.ladder}:
         if (root := _branch_point(config, data_hash, point, there)) is not None:
             yield root, f"a branch of {record.name} hangs from it"
 
@@ -93,21 +97,20 @@ def is_finished(record: StudyRecord, trials: Sequence[FrozenTrial]) -> bool:
     return record.ended is not None or Counts.of(trials).finished >= record.config.search.trials
 
 
-def _points(store: Store, record: StudyRecord) -> set[Point]:
+def _points(store: Store, record: StudyRecord) -> set[AnyPoint]:
     """The points that a study has touched, its confirmation included."""
-    points = {point for t in _trials(store, record) if (point := _point(t)) is not None}
+    points: set[AnyPoint] = {point for t in _trials(store, record) if (point := _point(t)) is not None}
     plan = current_plan(store, record.name)
     return points | {p for p in plan.points.values() if p is not None} if plan is not None else points
 
 
-def _under_way(store: Store, record: StudyRecord) -> set[Point]:
+def _under_way(store: Store, record: StudyRecord) -> set[AnyPoint]:
     """The points of the trials that run or wait, of the search and of the confirmation."""
-    plan = current_plan(store, record.name)
-    points = set()
+    points: set[AnyPoint] = set()
     for trial in _trials(store, record):
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            arm = (trial.params | trial.system_attrs.get("fixed_params", {})).get("arm")
-            point = plan.points.get(arm) if plan is not None and arm is not None else _point(trial)
+            params = trial.params | trial.system_attrs.get("fixed_params", {})
+            point = point_of_arm(trial) if ARM in params else _point(trial)
             points |= {point} if point is not None else set()
     return points
 
@@ -122,13 +125,13 @@ def _point(trial: FrozenTrial) -> Point | None:
     return Point.of(params) if {"batch_size", "epochs"} <= params.keys() else None
 
 
-def _teacher(config: StudyConfig, data_hash: str, point: Point) -> Place:
+def _teacher(config: StudyConfig, data_hash: str, point: AnyPoint) -> Place:
     recipe = recipe_at(config, data_hash, point)
     return Place(recipe.hash, branch_of(recipe, point.epochs), point.epochs)
 
 
 def _way_to(
-    config: StudyConfig, data_hash: str, point: Point, there: Mapping[str, Sequence[Snapshot]]
+    config: StudyConfig, data_hash: str, point: AnyPoint, there: Mapping[str, Sequence[Snapshot]]
 ) -> Iterator[Place]:
     """The teacher of a point, and the snapshots from which it may be trained on."""
     recipe = recipe_at(config, data_hash, point)

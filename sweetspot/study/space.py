@@ -34,6 +34,50 @@ class Point:
         return f"batch {self.batch_size}, {self.epochs} epoch{'s' * (self.epochs != 1)}{others}"
 
 
+@dataclass(frozen=True)
+class ExternalPoint:
+    """A teacher that was trained elsewhere, with whatever else of its students is searched.
+
+    Attributes:
+        weights: the blob of its weights.
+        model: the name of its network.
+        name: what people know it by.
+        epochs: that it was trained, as far as its owner says.
+    """
+
+    weights: str
+    model: str
+    name: str
+    epochs: int
+    others: tuple[tuple[str, float | str], ...] = ()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """As JSON keeps it; :func:`point_of` reads it."""
+        return {
+            "weights": self.weights,
+            "model": self.model,
+            "name": self.name,
+            "epochs": self.epochs,
+            **dict(self.others),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.model}, {self.epochs} epoch{'s' * (self.epochs != 1)})"
+
+
+AnyPoint = Point | ExternalPoint
+"""Where a teacher comes from: trained here at a point, or elsewhere."""
+
+
+def point_of(params: Mapping[str, Any]) -> AnyPoint:
+    """What ``params`` of either kind of point gave."""
+    if "weights" not in params:
+        return Point.of(params)
+    own = {key: params[key] for key in ("weights", "model", "name", "epochs")}
+    return ExternalPoint(**own, others=tuple(sorted((k, v) for k, v in params.items() if k not in own)))
+
+
 def shown(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -82,9 +126,11 @@ def suggest(trial: optuna.Trial, config: StudyConfig) -> Point:
     return Point.of(params)
 
 
-def config_at(config: StudyConfig, point: Point) -> StudyConfig:
+def config_at(config: StudyConfig, point: Point | ExternalPoint) -> StudyConfig:
     """The configuration with the point's further parameters in their places."""
     others = dict(point.others)
+    if isinstance(point, ExternalPoint):
+        others["teacher.model"] = point.model
     student = {key: others[f"student.{key}"] for key in ("temperature", "alpha") if f"student.{key}" in others}
     teacher: dict[str, Any] = {}
     if "teacher.model" in others:

@@ -1,7 +1,7 @@
 """Visit: the work at one point, whoever asks for it (a trial of the search, an arm of a confirmation)."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,26 +11,28 @@ from optuna.exceptions import UpdateFinishedTrialError
 from torch import nn
 
 from sweetspot.config import StudyConfig
-from sweetspot.store import Measurement, Probe, Store, Student
+from sweetspot.store import TRUNK, Measurement, Probe, Snapshot, Store, Student
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.students import Purpose, student_runs
 from sweetspot.store.trajectories import RUNS
 from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, distill
-from sweetspot.study.space import Point, config_at
+from sweetspot.study.space import AnyPoint, ExternalPoint, Point, config_at
 from sweetspot.study.workplace import Workplace
-from sweetspot.teacher.recipe import Recipe
+from sweetspot.teacher.recipe import ExternalRecipe, Recipe
 from sweetspot.teacher.trajectory import Trajectory
 
 Test = Callable[[nn.Module], NDArray[np.bool_] | None]
 
 
-def recipe_at(config: StudyConfig, data_hash: str, point: Point) -> Recipe:
+def recipe_at(config: StudyConfig, data_hash: str, point: AnyPoint) -> Recipe:
     """The recipe of a point's teacher."""
+    if isinstance(point, ExternalPoint):
+        return ExternalRecipe(config_at(config, point), data_hash, config.student.batch_size, point.weights)
     return Recipe(config_at(config, point), data_hash, point.batch_size)
 
 
-def distillation_at(config: StudyConfig, data_hash: str, point: Point | None) -> DistillationRecipe:
+def distillation_at(config: StudyConfig, data_hash: str, point: AnyPoint | None) -> DistillationRecipe:
     """How a point's students are trained; without a point: the student alone."""
     if point is None:
         return DistillationRecipe(config, data_hash, None)
@@ -39,7 +41,7 @@ def distillation_at(config: StudyConfig, data_hash: str, point: Point | None) ->
     )
 
 
-def saved_of(store: Store, config: StudyConfig, data_hash: str, point: Point | None) -> str:
+def saved_of(store: Store, config: StudyConfig, data_hash: str, point: AnyPoint | None) -> str:
     """What the store has of the work at a point; it changes whenever that grows."""
     distillation = distillation_at(config, data_hash, point).hash
     runs: tuple[str, ...] = (student_runs(distillation),)
@@ -53,6 +55,12 @@ def saved_of(store: Store, config: StudyConfig, data_hash: str, point: Point | N
     return hashlib.sha256(repr(there).encode()).hexdigest()[:16]
 
 
+def adopt(store: Store, recipe: Recipe, point: ExternalPoint) -> None:
+    """Make the one snapshot of a teacher that was trained elsewhere known under its recipe."""
+    store.trajectories.add_recipe(recipe.hash, recipe.json)
+    store.trajectories.add_external(Snapshot(recipe.hash, TRUNK, point.epochs, point.weights))
+
+
 class Visit:
     """One visit to a point: its teacher, its students, its cost. Without a point: the student alone.
 
@@ -63,7 +71,7 @@ class Visit:
     def __init__(
         self,
         config: StudyConfig,
-        point: Point | None,
+        point: AnyPoint | None,
         workplace: Workplace,
         on_saved: Callable[[int], None] = lambda epochs: None,
     ) -> None:
@@ -76,7 +84,7 @@ class Visit:
         self._student_seconds = 0.0
         if point is not None:
             self._trajectory = Trajectory(
-                Recipe(self.config, workplace.data.hash, point.batch_size),
+                recipe_at(config, workplace.data.hash, point),
                 workplace.data,
                 workplace.store.trajectories,
                 workplace.leases,
@@ -92,12 +100,14 @@ class Visit:
     @property
     def steps(self) -> int:
         """Of the teacher's training."""
-        assert self._point is not None
+        assert isinstance(self._point, Point)
         return self._point.epochs * (self._workplace.data.train_images // self._point.batch_size)
 
     def train_teacher(self, on_rung: Callable[[int, Measurement], None] = lambda epoch, measurement: None) -> None:
         """Bring the teacher to the point's epochs; nothing to do for the student alone."""
         if self._trajectory is not None and self._point is not None:
+            if isinstance(self._point, ExternalPoint):
+                adopt(self._workplace.store, self._trajectory.recipe, self._point)
             self._trajectory.bring_to(self._point.epochs, on_rung)
 
     def measurements(self) -> dict[Probe, Measurement]:
@@ -128,19 +138,7 @@ class Visit:
         }
         missing = [replicate for replicate in replicates if replicate not in known]
         if missing:
-            teacher = None
-            if self._trajectory is not None and self._point is not None and self.config.student.alpha > 0:
-                teacher = self._trajectory.teacher(self._point.epochs)
-            seconds, should_stop = self.config.run.checkpoint_seconds, self._workplace.should_stop
-            checkpoints = StudentCheckpoints(
-                store, self.distillation.hash, purpose, seconds, should_stop,
-                lambda: self._on_saved(self.epochs_trained),
-            )  # fmt: skip
-            trained = distill(
-                self.config, self._workplace.data, teacher, self.config.teacher.precision, missing, purpose,
-                self._workplace.device, self._progress, checkpoints,
-            )  # fmt: skip
-            for student in trained:
+            for student in self.distilled(purpose, missing):
                 self._student_epochs += len(student.losses)
                 self._student_seconds += student.seconds
                 known[student.replicate] = self._record(student, purpose, test(student.model), test_hash)
@@ -201,3 +199,22 @@ class Visit:
 
     def _progress(self, phase: str, epoch: int, similarity_entropy: float | None) -> None:
         self._workplace.on_progress(phase, self._point, epoch, similarity_entropy)
+
+    def teacher(self) -> nn.Module:
+        """The point's teacher as it teaches; trained again where its weights are lost."""
+        assert self._trajectory is not None
+        assert self._point is not None
+        return self._trajectory.teacher(self._point.epochs)
+
+    def distilled(self, purpose: Purpose, replicates: Sequence[int]) -> list[TrainedStudent]:
+        """The students of these replicates, trained whether or not they are in the store; nothing is recorded."""
+        is_taught = self._point is not None and self.config.student.alpha > 0
+        teacher = self.teacher() if is_taught else None
+        checkpoints = StudentCheckpoints(
+            self._workplace.store.students, self.distillation.hash, purpose, self.config.run.checkpoint_seconds,
+            self._workplace.should_stop, lambda: self._on_saved(self.epochs_trained),
+        )  # fmt: skip
+        return distill(
+            self.config, self._workplace.data, teacher, self.config.teacher.precision, replicates, purpose,
+            self._workplace.device, self._progress, checkpoints,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import optuna
 import torch
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,17 +15,18 @@ from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.url import data_folder
-from sweetspot.study.space import Point
+from sweetspot.study.findings import Findings
+from sweetspot.study.space import AnyPoint
 from sweetspot.training.device import devices, prepare, resolve_precision
 
 
 class OnProgress(Protocol):
     """Told what is being trained; may raise to stop it."""
 
-    def __call__(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None: ...
+    def __call__(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None: ...
 
 
-def _silent(phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+def _silent(phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
     pass
 
 
@@ -35,6 +37,8 @@ class Workplace:
     Attributes:
         study: the name under which students are paid for.
         on_trial: told the Optuna study and the number of the trial that begins; None when it has ended.
+        on_findings: told what a trial of a search has found, just before it ends with a value or is pruned: the last
+            moment at which anything can be written to it. What it raises is logged, and harms no trial.
         should_stop: asked after each step and between trials: whether to save what is trained, and to stop.
     """
 
@@ -46,6 +50,7 @@ class Workplace:
     on_progress: OnProgress = _silent
     on_trial: Callable[[str, int | None], None] = lambda study, number: None
     should_stop: Callable[[], bool] = lambda: False
+    on_findings: Callable[[optuna.Trial, Findings], None] = lambda trial, findings: None
 
 
 def open_workplace(

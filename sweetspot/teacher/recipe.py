@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sweetspot.config import StudyConfig, canonical_json
+from sweetspot.config import Constant, StudyConfig, canonical_json
 from sweetspot.training.schedules import Schedule, scaled_lr, schedule
 
 FORMAT = 1
@@ -58,3 +58,38 @@ class Recipe:
     @cached_property
     def hash(self) -> str:
         return hashlib.sha256(self.json.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ExternalRecipe(Recipe):
+    """A teacher that was trained elsewhere: its weights, and all that determines its response in a study.
+
+    Its one snapshot is at the end of a training that nobody here can repeat. ``batch_size`` is the one with which its
+    BatchNorm statistics are recomputed.
+
+    Attributes:
+        weights: the blob of its weights.
+    """
+
+    weights: str
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return schedule(Constant(), 1)
+
+    @cached_property
+    def json(self) -> str:
+        values: dict[str, Any] = {
+            "format": FORMAT,
+            "data": {
+                "hash": self.data_hash,
+                "validation": self.config.data.validation,
+                "augmentation": self.config.data.augmentation,
+            },
+            "model": self.config.teacher.model,
+            "weights": self.weights,
+            "precision": self.config.teacher.precision,
+            "batch_size": self.batch_size,
+            "seed": self.config.seed,
+        }
+        return canonical_json(values)

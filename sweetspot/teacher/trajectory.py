@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from sweetspot.data.study_data import StudyData
+from sweetspot.errors import RunError
 from sweetspot.store.artifacts import ArtifactsError, DamagedBlobError
 from sweetspot.store.lease import Lease, Leases, LostLeaseError
 from sweetspot.store.outage import DatabaseDownError, patience
 from sweetspot.store.trajectories import TRUNK, Measurement, Probe, Snapshot, TrajectoryStore, run_of
 from sweetspot.store.url import shown
 from sweetspot.teacher.measuring import PROBES, as_teacher, measure
-from sweetspot.teacher.recipe import Recipe
+from sweetspot.teacher.recipe import ExternalRecipe, Recipe
 from sweetspot.teacher.saving import Saving, deliver_left
 from sweetspot.teacher.training import TeacherTraining, network
 from sweetspot.training.device import build_of
@@ -47,6 +48,10 @@ class Spent:
     training_seconds: float = 0.0
     measuring_seconds: float = 0.0
     waiting_seconds: float = 0.0
+
+
+class LostTeacherError(RunError):
+    """A teacher that was trained elsewhere is lost, and cannot be trained again."""
 
 
 class _LostBranchPointError(Exception):
@@ -172,6 +177,11 @@ class Trajectory:
             return not is_branch_point or found.is_branch_point or self.store.make_branch_point(found)
 
         while not is_there(there := self._announce(branch, target, rungs)):
+            if isinstance(self.recipe, ExternalRecipe):
+                raise LostTeacherError(
+                    f"the weights of the {self.recipe.config.teacher.model} that was trained elsewhere are damaged or "
+                    "gone: give them again, with sweetspot teacher add"
+                )
             self.store.ask_for(self.recipe.hash, branch, target, is_branch_point=is_branch_point)
             lease = self.leases.acquire(lease_name(self.recipe, branch), heading_for=target)
             if lease is None:

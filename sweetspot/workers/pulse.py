@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweetspot.store import Store
 from sweetspot.store.outage import DatabaseDownError
-from sweetspot.study.space import Point
+from sweetspot.study.space import AnyPoint, Point
 from sweetspot.workers.drain import Drain
 
 _log = logging.getLogger(__name__)
@@ -61,11 +61,15 @@ class Pulse:
         """The worker begins a trial; None: it has ended."""
         self.say(study=study, trial=number, phase="idle" if number is None else "starting", detail={})
 
-    def progress(self, phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+    def progress(
+        self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None
+    ) -> None:
         """An :class:`~sweetspot.study.workplace.OnProgress` that says it, and how fast it goes."""
         detail: dict[str, Any] = {"epoch": epoch}
-        if point is not None:
+        if isinstance(point, Point):
             detail |= {"batch_size": point.batch_size, "epochs": point.epochs}
+        elif point is not None:
+            detail |= {"teacher": point.name, "epochs": point.epochs}
         if similarity_entropy is not None:
             detail["similarity_entropy"] = similarity_entropy
         before, since = self._last

@@ -13,7 +13,7 @@ from sweetspot.report.survey_live import survey_progress
 from sweetspot.store import Store
 from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Shape, teacher_bytes
-from sweetspot.study.space import Point
+from sweetspot.study.space import AnyPoint
 from sweetspot.study.survey import Survey, survey
 from sweetspot.study.workplace import Workplace, registered, resolved
 from sweetspot.training.device import devices, prepare
@@ -58,7 +58,7 @@ def run_survey(
     ):
         check_free_space(store, teacher_bytes(config, Shape.of(images)))
 
-        def progress(phase: str, point: Point | None, epoch: int, similarity_entropy: float | None) -> None:
+        def progress(phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
             pulse.progress(phase, point, epoch, similarity_entropy)
             view.progress(phase, point, epoch, similarity_entropy)
 

@@ -85,7 +85,9 @@ def test_an_arm_that_fails_is_tried_again_and_then_told(
     monkeypatch.setattr(StudyData, "test", broken)  # a plug-in's data set that fails when its test split is read
     with Store(url) as store:
         run(store, url, "tiny", tiny_config(search__trials=1))
-        arms = [t.params["arm"] for t in load(store, "tiny/confirm").trials]
+        plan = current_plan(store, "tiny")
+        assert plan is not None
+        arms = [plan.arm_of(t.params) for t in load(store, "tiny/confirm").trials]
         assert arms.count(BEST) == arms.count(ALONE) == 3
         result = read_result(store, "tiny")
         assert result.confirmation is None
