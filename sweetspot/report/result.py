@@ -4,18 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
-from sweetspot.errors import RunError
+from sweetspot.errors import RunError, UserError
+from sweetspot.report.curves import TeacherCurve, read_curves
+from sweetspot.report.points import PointSummary, summaries
 from sweetspot.store import Store, StudyRecord, WorkerRecord
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation, failed_arm
 from sweetspot.study.inference import Interval
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
 from sweetspot.study.search import CONFIRM, Counts, companions, get_study, is_given_back, load
+from sweetspot.study.space import ExternalPoint, Point
 from sweetspot.training.schedules import schedule
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,13 @@ class StudyResult:
     best_measures: dict[str, float | None]
     """Of the best point's teacher: its validation accuracy, and similarity measures on training views."""
     workers: tuple[WorkerRecord, ...]
+    confirming: tuple[FrozenTrial, ...] = ()
+    """The trials of the confirmation, whatever it was of."""
+    train_images: int = 0
+    """0 until they are known."""
+    classes: tuple[str, ...] = ()
+    curves: tuple[TeacherCurve, ...] = ()
+    """Of the study's teachers along their epochs, by batch size; only where they were asked for."""
 
     @property
     def name(self) -> str:
@@ -80,6 +94,11 @@ class StudyResult:
     @cached_property
     def counts(self) -> Counts:
         return Counts.of(self.trials)
+
+    @cached_property
+    def points(self) -> tuple[PointSummary, ...]:
+        """Every point that was visited, in the order of the first visits."""
+        return summaries(self.config, self.trials, self.ranked, self.train_images)
 
     @property
     def best(self) -> Ranked | None:
@@ -123,21 +142,25 @@ class StudyResult:
                 "over_student_alone": _gain(confirmed, ALONE),
                 "over_most_accurate_teacher": _gain(confirmed, ACCURATE),
                 "over_longest_teacher": _gain(confirmed, LONGEST),
+                **{f"over_{arm}": _gain(confirmed, arm) for arm in _yours(confirmed)},
             },
             "trials": self.trials_dict(),
             "cost": self.cost_dict(),
         }
 
     def _baselines(self, confirmed: Confirmation | None) -> dict[str, Any]:
-        baselines: dict[str, Any] = dict.fromkeys((ALONE, ACCURATE, LONGEST))
+        baselines: dict[str, Any] = dict.fromkeys((ALONE, ACCURATE, LONGEST, *_yours(confirmed)))
         if confirmed is None:
             return baselines
         for arm in baselines:
             if arm not in confirmed.accuracies:
                 continue
             baselines[arm] = _accuracy(confirmed.accuracies[arm], "test")
-            if (point := confirmed.plan.points[arm]) is not None:
+            point = confirmed.plan.points[arm]
+            if isinstance(point, Point):
                 baselines[arm] |= {"batch_size": point.batch_size, "epochs": point.epochs}
+            elif point is not None:
+                baselines[arm] |= {"name": point.name, "model": point.model, "epochs": point.epochs}
         return baselines
 
     @property
@@ -232,12 +255,73 @@ class StudyResult:
         best = fmean(self.best.accuracies) - self.config.confirm.margin
         return sum((t.value or 0.0) >= best for t in let_run), len(let_run)
 
+    # -- for notebooks ------------------------------------------------------------------------------------------------
 
-def read_result(store: Store, name: str | None, *, with_confirmation: bool = True) -> StudyResult:
+    def plot_map(self) -> "Figure":
+        """The students' accuracy over batch size and epochs, as a plotly figure.
+
+        Raises:
+            NothingToShow: where there is nothing yet to be shown; as the methods below.
+        """
+        return self._plot("map")
+
+    def plot_entropy(self) -> "Figure":
+        """Similarity entropy along the epochs, and what the pruner has learned of it."""
+        return self._plot("entropy")
+
+    def plot_tradeoff(self) -> "Figure":
+        """Teacher accuracy against student accuracy, coloured by similarity entropy."""
+        return self._plot("tradeoff")
+
+    def plot_steps(self) -> "Figure":
+        """Student accuracy against the teacher's steps, for each batch size."""
+        return self._plot("steps")
+
+    def plot_cost(self) -> "Figure":
+        """What was spent, and saved by sharing."""
+        return self._plot("cost")
+
+    def plot_confirm(self) -> "Figure":
+        """The arms of the confirmation, and the best point's gains, with intervals."""
+        return self._plot("confirm")
+
+    def _plot(self, name: str) -> "Figure":
+        from sweetspot.report.figures.catalogue import FIGURES
+        from sweetspot.report.figures.plotly import plotly_figure
+
+        return plotly_figure(FIGURES[name](self))
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each point visited, in the order of the first visits; parameters are columns.
+
+        Raises:
+            UserError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise UserError(
+                "to_dataframe() needs pandas, which is not installed: pip install 'sweetspot[notebook]'"
+            ) from None
+        from sweetspot.report.points import table
+
+        return pd.DataFrame(table(self.points))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the study, the best point, the verdict, and the best of the points."""
+        from sweetspot.report.notebook import html_of
+
+        return html_of(self)
+
+
+def read_result(
+    store: Store, name: str | None, *, with_confirmation: bool = True, with_curves: bool = False
+) -> StudyResult:
     """The result of a study, or of the only one there is.
 
     Args:
         with_confirmation: whether its intervals are computed, which takes up to a second.
+        with_curves: whether what was measured along the teachers' epochs is read, for figures.
 
     Raises:
         UserError: if there is none of this name, or the name is left out and there are several.
@@ -245,7 +329,8 @@ def read_result(store: Store, name: str | None, *, with_confirmation: bool = Tru
     record = get_study(store, name)
     study = load(store, record.name)
     trials = tuple(study.get_trials(deepcopy=False))
-    images = study.user_attrs.get("train_images", 0)
+    attrs = study.user_attrs
+    images = attrs.get("train_images", 0)
     ranked = ranking(store, record, trials, images) if images else []
     confirming: list[FrozenTrial] = []
     if companions(store, record.name):
@@ -262,6 +347,10 @@ def read_result(store: Store, name: str | None, *, with_confirmation: bool = Tru
         cost=Cost.of(trials, confirming),
         best_measures=_best_measures(store, record, ranked),
         workers=tuple(w for w in store.workers.of_study(record.name) if not w.ended),
+        confirming=tuple(confirming),
+        train_images=images,
+        classes=tuple(attrs.get("classes", ())),
+        curves=_curves(store, record, ranked, trials, images) if with_curves and images else (),
     )
 
 
@@ -270,12 +359,25 @@ def read_results(store: Store) -> list[StudyResult]:
     return [read_result(store, record.name) for record in store.studies.all()]
 
 
+def _curves(
+    store: Store, record: StudyRecord, ranked: Sequence[Ranked], trials: Sequence[FrozenTrial], images: int
+) -> tuple[TeacherCurve, ...]:
+    visited = [Point.of(t.params) for t in trials if {"batch_size", "epochs"} <= t.params.keys()]
+    return read_curves(store, record, [*(each.point for each in ranked), *visited], images)
+
+
 def _best_measures(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) -> dict[str, float | None]:
     names = ("similarity_entropy", "similarity_information", "delivered_similarity")
     if not ranked or (measured := teacher_at(store, record, ranked[0].point)) is None:
         return dict.fromkeys(("teacher_accuracy", *names))
     views = measured["train"].values
     return {"teacher_accuracy": measured["validation"].values["accuracy"], **{name: views[name] for name in names}}
+
+
+def _yours(confirmed: Confirmation | None) -> list[str]:
+    """The arms of teachers that were trained elsewhere."""
+    points = confirmed.plan.points if confirmed else {}
+    return [arm for arm, point in points.items() if isinstance(point, ExternalPoint)]
 
 
 def _accuracy(values: Sequence[float], split: str) -> dict[str, Any]:

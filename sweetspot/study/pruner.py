@@ -1,5 +1,6 @@
 """SimilarityEntropyPruner: stops a trial before its student is paid for, where the teacher's response says enough."""
 
+from collections.abc import Iterable
 from statistics import NormalDist
 
 import numpy as np
@@ -102,14 +103,9 @@ class SimilarityEntropyPruner(BasePruner):
         return None
 
     def _learned(self, study: optuna.Study, entropy: float) -> str | None:
-        seen = [
-            (t.intermediate_values[t.params[self._epochs]], t.value)
-            for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if t.value is not None and t.params.get(self._epochs) in t.intermediate_values
-        ]
-        if len(seen) < self._n_startup_trials:
+        entropies, values = seen(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), self._epochs)
+        if len(entropies) < self._n_startup_trials:
             return None
-        entropies, values = np.array(seen, dtype=float).T
         if not entropies.min() <= entropy <= entropies.max() or np.ptp(entropies) == 0:
             return None
         chance, expected, best = chance_of_best(entropies, values, entropy, self._margin)
@@ -121,35 +117,66 @@ class SimilarityEntropyPruner(BasePruner):
         )
 
 
-def chance_of_best(
-    entropies: NDArray[np.float64], values: NDArray[np.float64], entropy: float, margin: float
-) -> tuple[float, float, float]:
-    """The chance that a trial with this S comes within ``margin`` of the best, by least squares on a quadratic of S.
+def seen(trials: Iterable[FrozenTrial], epochs: str = "epochs") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the pruner learns from: S at their own epochs, and the values, of the completed ones of ``trials``."""
+    pairs = [
+        (t.intermediate_values[t.params[epochs]], t.value)
+        for t in trials
+        if t.state == TrialState.COMPLETE and t.value is not None and t.params.get(epochs) in t.intermediate_values
+    ]
+    entropies, values = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    return entropies, values
+
+
+class Fit:
+    """A quadratic of S, fitted to values by least squares.
 
     Args:
         entropies: (n,) S of completed trials, n >= 4, not all equal.
         values: (n,) their values.
 
-    Returns:
-        The chance, the value expected at ``entropy``, and the best value that the curve has at any completed trial
-        (never the best observed one, which is partly luck).
+    Attributes:
+        best: the best value that the curve has at any completed trial (never the best observed one, which is partly
+            luck).
     """
-    centre, scale = entropies.mean(), entropies.std()
 
-    def terms(s: NDArray[np.float64]) -> NDArray[np.float64]:
-        z = (s - centre) / scale
+    def __init__(self, entropies: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        self._centre, self._scale = entropies.mean(), entropies.std()
+        design = self._terms(entropies)
+        self._inverse = np.linalg.pinv(design.T @ design)
+        self._weights = self._inverse @ design.T @ values
+        fitted = design @ self._weights
+        self._variance = float(((values - fitted) ** 2).sum() / max(len(values) - 3, 1))
+        self.best = float(fitted.max())
+
+    def at(self, entropies: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The values expected, and the standard deviation about them of a single trial's value."""
+        terms = self._terms(entropies)
+        leverage = ((terms @ self._inverse) * terms).sum(axis=-1)
+        return terms @ self._weights, np.sqrt(self._variance * (1 + leverage))
+
+    def chance(self, entropy: float, margin: float) -> float:
+        """That a trial with this S comes within ``margin`` of the best."""
+        expected, deviation = (float(each) for each in self.at(np.array(entropy)))
+        if deviation == 0:
+            return 1.0 if expected >= self.best - margin else 0.0
+        return 1 - NormalDist(expected, deviation).cdf(self.best - margin)
+
+    def _terms(self, entropies: NDArray[np.float64]) -> NDArray[np.float64]:
+        z = (entropies - self._centre) / self._scale
         return np.stack([np.ones_like(z), z, z**2], axis=-1)
 
-    design, here = terms(entropies), terms(np.array(entropy))
-    inverse = np.linalg.pinv(design.T @ design)
-    weights = inverse @ design.T @ values
-    fitted = design @ weights
-    variance = ((values - fitted) ** 2).sum() / max(len(values) - 3, 1)
-    expected, best = float(here @ weights), float(fitted.max())
-    deviation = float(np.sqrt(variance * (1 + here @ inverse @ here)))
-    if deviation == 0:
-        return (1.0 if expected >= best - margin else 0.0), expected, best
-    return 1 - NormalDist(expected, deviation).cdf(best - margin), expected, best
+
+def chance_of_best(
+    entropies: NDArray[np.float64], values: NDArray[np.float64], entropy: float, margin: float
+) -> tuple[float, float, float]:
+    """The chance that a trial with this S comes within ``margin`` of the best, by a :class:`Fit`.
+
+    Returns:
+        The chance, the value expected at ``entropy``, and the fit's best value.
+    """
+    fit = Fit(entropies, values)
+    return fit.chance(entropy, margin), float(fit.at(np.array(entropy))[0]), fit.best
 
 
 def _runs_anyway(seed: int, trial: FrozenTrial) -> bool:

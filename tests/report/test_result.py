@@ -1,6 +1,8 @@
 """A real study, run to its end once by a worker in this process; what is read from it."""
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tiny_study import tiny_config
 
 import sweetspot
 from sweetspot.data.study_data import StudyData, load_study_data
-from sweetspot.errors import RunError
+from sweetspot.errors import RunError, UserError
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import status_table, summary, trials_table
 from sweetspot.store import Store
@@ -161,11 +163,78 @@ def test_a_result_is_loaded_by_name(url: str) -> None:
     assert sweetspot.load_result("tiny", url).best is not None
 
 
+# -- points and curves ----------------------------------------------------------------------------------------------
+
+
+def test_points_are_the_rankings_with_what_the_trials_say(result: StudyResult) -> None:
+    assert {p.point for p in result.points} == {r.point for r in result.ranked}
+    (best,) = (p for p in result.points if p.is_best)
+    assert result.best is not None
+    assert (best.point, best.accuracies) == (result.best.point, tuple(result.best.accuracies))
+    assert best.low is not None
+    assert best.high is not None
+    assert best.low < sum(best.accuracies) / 2 < best.high
+    assert best.teacher_accuracy == result.best_measures["teacher_accuracy"]
+    assert best.delivered_similarity == result.best_measures["delivered_similarity"]
+    assert all(p.state == "complete" and p.is_settled and p.reason is None for p in result.points)
+    assert result.classes == tuple("0123456789")
+    assert result.train_images == 1097
+
+
+def test_curves_are_read_where_they_are_asked_for(result: StudyResult, store: Store) -> None:
+    assert result.curves == ()
+    curves = read_result(store, "tiny", with_curves=True).curves
+    assert [curve.batch_size for curve in curves] == sorted({p.point.batch_size for p in result.points})
+    there = {(c.batch_size, p.epochs): p for c in curves for p in c.teachers}
+    for point in result.points:
+        taught = there[point.point.batch_size, point.point.epochs]
+        assert taught.similarity_entropy == point.similarity_entropy
+        assert taught.teacher_accuracy == point.teacher_accuracy
+        assert taught.steps == point.steps
+    for curve in curves:  # wsd: the trunk ends where the decay of the longest begins
+        longest = max(epochs for size, epochs in there if size == curve.batch_size)
+        assert [p.epochs for p in curve.trunk] == list(range(1, longest))
+
+
+# -- notebooks ------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_a_method(result: StudyResult) -> None:
+    for name in ("map", "entropy", "tradeoff", "steps", "cost", "confirm"):
+        assert getattr(result, f"plot_{name}")().data
+
+
+def test_a_notebook_shows_the_answer_and_the_map(result: StudyResult) -> None:
+    record = replace(result.record, name="<script>alert(1)</script>")
+    text = replace(result, record=record)._repr_html_()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "Best point: batch " in text
+    assert "Verdict: " in text
+    assert "data:image/png;base64," in text
+    assert text.count("<tr>") == 1 + min(5, len(result.points))
+
+
+def test_a_data_frame_has_a_row_for_each_point(result: StudyResult) -> None:
+    pytest.importorskip("pandas")
+    frame = result.to_dataframe()
+    assert len(frame) == len(result.points)
+    assert {"batch_size", "epochs", "accuracy", "accuracy_low", "similarity_entropy", "state"} <= set(frame.columns)
+    assert frame.loc[frame.is_best, "accuracy"].tolist() == [p.mean for p in result.points if p.is_best]
+
+
+def test_without_pandas_the_error_says_how_to_have_it(result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"needs pandas, which is not installed: pip install 'sweetspot\[notebook\]'"):
+        result.to_dataframe()
+
+
 def test_a_study_without_a_finished_trial_has_no_answer_yet(store: Store, digits: StudyData) -> None:
     create_or_continue(store, "empty", CONFIG, digits)
     with pytest.raises(RunError, match="no finished trial"):
         read_result(store, "empty").to_dict()
     assert "No trial has finished" in shown(summary(read_result(store, "empty")))
+    assert "0 of 5 trials" in read_result(store, "empty")._repr_html_()
     delete_study(store, read_result(store, "empty").record)
 
 

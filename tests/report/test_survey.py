@@ -16,7 +16,10 @@ from tiny_study import tiny_config
 
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import RunError, UserError
-from sweetspot.report.survey import check_output, page, picture, write
+from sweetspot.report.figures.matplotlib import picture
+from sweetspot.report.figures.plotly import page
+from sweetspot.report.figures.scheme import LIGHT
+from sweetspot.report.survey import check_output, figure, write
 from sweetspot.report.survey_live import survey_progress
 from sweetspot.report.survey_text import survey_text
 from sweetspot.store import Leases, Store
@@ -59,7 +62,7 @@ class Tags(HTMLParser):
 
 def test_a_page_asks_nothing_of_the_network(found: Survey) -> None:
     tags = Tags()
-    tags.feed(page(found))
+    tags.feed(page(figure(found)))
     assert {"script", "meta", "h1"} <= {tag for tag, _ in tags.all}
     assert [attributes for _, attributes in tags.all if {"src", "href"} & attributes.keys()] == []
     (policy,) = (a["content"] for tag, a in tags.all if tag == "meta" and "http-equiv" in a)
@@ -70,39 +73,33 @@ def test_a_page_asks_nothing_of_the_network(found: Survey) -> None:
 
 def figure_of(text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The traces and the layout that a page draws."""
-    start = text.index('"survey",', text.index("Plotly.newPlot(", text.index('<div id="survey"'))) + len('"survey",')
-    values, decoder = [], json.JSONDecoder()
-    for _ in range(2):
-        while text[start] in " \n,":
-            start += 1
-        value, start = decoder.raw_decode(text, start)
-        values.append(value)
-    return values[0], values[1]
+    figures, _ = json.JSONDecoder().raw_decode(text, text.index("{", text.index("const figures = ")))
+    return figures["light"]["data"], figures["light"]["layout"]
 
 
 def test_a_page_draws_what_was_measured(found: Survey) -> None:
-    text = page(found)
+    text = page(figure(found))
     assert "<h1>digits: the responses of convnet along its training</h1>" in text
     assert "epochs are annealed (a run whose schedule ends there)" in text
     assert "Responses at temperature 4." in text
     assert "Teachers that diverged are missing at batch size 128." in text
     traces, layout = figure_of(text)
-    entropy = [trace for trace in traces if trace.get("yaxis") == "y3" and trace["mode"] == "lines+markers"]
     curve = found.curves[0]
-    assert [trace["x"] for trace in entropy] == [[1, 2, 3], [1, 2, 3], [1, 2], [1, 2]]
-    assert entropy[0]["y"] == [p.values["similarity_entropy"] for p in curve.of("teacher", "train")]
-    assert entropy[1]["y"] == [p.values["similarity_entropy"] for p in curve.of("teacher", "validation")]
-    assert [trace["line"]["dash"] for trace in entropy] == ["solid", "dash"] * 2
-    trunk = [
-        trace for trace in traces if trace.get("yaxis") == "y" and trace["mode"] == "lines" and trace["x"] != [None]
-    ]
-    assert trunk[0]["y"] == [p.values["accuracy"] for p in curve.of("trunk", "train")]
+    marks = [trace for trace in traces if trace.get("yaxis") == "y3" and trace["mode"] == "markers"]
+    assert [trace["x"] for trace in marks] == [[1, 2, 3], [1, 2, 3], [1, 2], [1, 2]]
+    for trace, probe in zip(marks[:2], ("train", "validation"), strict=True):
+        assert trace["y"] == pytest.approx([p.values["similarity_entropy"] for p in curve.of("teacher", probe)], 1e-4)
+    assert [trace["marker"]["color"] == LIGHT.page for trace in marks] == [False, True] * 2
+    lines = [trace for trace in traces if trace.get("yaxis") == "y3" and trace["mode"] == "lines"]
+    assert [trace["line"]["dash"] for trace in lines] == ["solid", "dash"] * 4
+    trunk = next(trace for trace in traces if trace.get("yaxis") == "y" and trace["mode"] == "lines")
+    assert trunk["y"] == pytest.approx([p.values["accuracy"] for p in curve.of("trunk", "train")], 1e-4)
     assert [t["name"] for t in traces if t.get("showlegend") is not False] == [
-        "training views", "validation", "64", "128"
+        "training views", "validation", "128", "64"
     ]  # fmt: skip
     titles = [a["text"] for a in layout["annotations"]]
     assert len(titles) == 6
-    assert titles[1] == "Softness: non-target mass, 1 − p<sub>y</sub>"
+    assert titles[1] == "<b>Softness: non-target mass, 1 − p(y)</b>"
     units = [layout[f"yaxis{i}"]["title"]["text"] for i in ("", 2, 3, 4, 5, 6)]
     assert units == ["fraction", "fraction", "nats", "nats", "nats", "nats"]
     assert {layout[f"xaxis{i}"]["type"] for i in ("", 2, 3, 4, 5, 6)} == {"log"}
@@ -112,7 +109,7 @@ def test_a_page_takes_names_as_text(found: Survey) -> None:
     config = found.config.model_copy(
         update={"data": found.config.data.model_copy(update={"dataset": "npz:folder/<script>x"})}
     )
-    text = page(replace(found, config=config))
+    text = page(figure(replace(found, config=config)))
     assert "<script>x" not in text
     assert "npz:&lt;script&gt;x: the responses" in text
 
@@ -120,13 +117,17 @@ def test_a_page_takes_names_as_text(found: Survey) -> None:
 # -- the picture ----------------------------------------------------------------------------------------------------
 
 
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
 def test_a_picture_decodes_and_has_every_batch_size_in_its_colour(found: Survey) -> None:
-    with Image.open(io.BytesIO(picture(found))) as image:
+    with Image.open(io.BytesIO(picture(figure(found), "png"))) as image:
         image.load()
         assert image.format == "PNG"
         assert image.width > 1000
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    counts = [int((pixels == colour).all(axis=1).sum()) for colour in ((0x44, 0x01, 0x54), (0xBD, 0xDF, 0x26))]
+    counts = [int((pixels == colour).all(axis=1).sum()) for colour in (rgb(LIGHT.colour(0.0)), rgb(LIGHT.colour(1.0)))]
     assert min(counts) > 500
 
 
@@ -136,12 +137,12 @@ def test_one_rung_and_one_batch_size_can_be_drawn(found: Survey, epochs: list[in
     curve = found.curves[0]
     curve = replace(curve, trunk=(), teachers=tuple(p for p in curve.teachers if p.epochs in epochs))
     alone = replace(found, config=config, curves=(curve,))
-    _, layout = figure_of(page(alone))
+    _, layout = figure_of(page(figure(alone)))
     assert layout["xaxis"]["tickvals"] == epochs
     low, high = layout["yaxis"]["range"]
     values = [p.values["accuracy"] for p in curve.teachers]
     assert low < min(values) <= max(values) < high
-    assert Image.open(io.BytesIO(picture(alone))).format == "PNG"
+    assert Image.open(io.BytesIO(picture(figure(alone), "png"))).format == "PNG"
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

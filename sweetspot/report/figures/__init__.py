@@ -1,0 +1,1 @@
+"""What a study has found, as figures: values first (`spec`), then drawn by matplotlib or by plotly."""
