@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweetspot.config import StudyConfig
     from sweetspot.errors import RunError, UserError
+    from sweetspot.models.exported import load_student, load_teacher
     from sweetspot.report.result import StudyResult
     from sweetspot.student.losses import distillation_loss
     from sweetspot.study.objective import Objective
@@ -28,6 +29,8 @@ __all__ = [
     "UserError",
     "distillation_loss",
     "load_result",
+    "load_student",
+    "load_teacher",
     "measure_response",
     "optimize",
     "similarity_entropy",
@@ -43,6 +46,8 @@ _HOMES = {
     "UserError": "sweetspot.errors",
     "distillation_loss": "sweetspot.student.losses",
     "load_result": "sweetspot.workers.optimize",
+    "load_student": "sweetspot.models.exported",
+    "load_teacher": "sweetspot.models.exported",
     "measure_response": "sweetspot.teacher.similarity",
     "optimize": "sweetspot.workers.optimize",
     "similarity_entropy": "sweetspot.teacher.similarity",
