@@ -13,6 +13,7 @@ from sweetspot.cli.commands import app
 from sweetspot.errors import RunError, UserError, one_line
 
 _INTERRUPTED = 130
+_DOCTOR = "sweetspot doctor says what is wrong, and what to do"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,9 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # the parser's own errors
             return _say(error.format_message() or "see --help", 2)
-        if not os.environ.get("SWEETSPOT_TRACEBACK"):
-            return _say(f"{type(error).__name__}: {error} (SWEETSPOT_TRACEBACK=1 shows where)", 1)
-        raise
+        if os.environ.get("SWEETSPOT_TRACEBACK"):
+            raise
+        if (module := _not_imported(error)) is not None:
+            return _say(f"{module} cannot be imported ({str(error) or type(error).__name__}): {_DOCTOR}", 2)
+        return _say(f"{type(error).__name__}: {error} (SWEETSPOT_TRACEBACK=1 shows where)", 1)
 
 
 def _hide_password(given: list[str]) -> None:
@@ -61,6 +64,21 @@ def _hide_password(given: list[str]) -> None:
                 os.environ["SWEETSPOT_STORAGE"] = url
                 os.environ.pop("SWEETSPOT_STORAGE_FILE", None)  # which counts more than the variable
                 os.execv(sys.executable, [sys.executable, "-m", "sweetspot", *given[:i], *given[after:]])
+
+
+def _not_imported(error: BaseException) -> str | None:
+    """The package in whose import an error was raised; None for any other error.
+
+    Builds of torch and of its companions that do not fit together raise whatever they like.
+    """
+    frame, module = error.__traceback__, None
+    while frame is not None:
+        if frame.tb_frame.f_code.co_name == "<module>":
+            module = str(frame.tb_frame.f_globals.get("__name__"))
+        frame = frame.tb_next
+    if isinstance(error, ImportError) and error.name:
+        module = error.name
+    return module.partition(".")[0] if module is not None else None
 
 
 def _say(error: object, code: int) -> int:

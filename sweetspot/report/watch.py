@@ -1,0 +1,245 @@
+"""A study that is watched: what is seen of it at one moment, and what is new since the moment before."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import fmean
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.errors import one_line
+from sweetspot.report.live import best_so_far, done, under_way, what_became
+from sweetspot.report.pace import eta, seconds_left, trials_left
+from sweetspot.report.result import StudyResult, read_result
+from sweetspot.report.text import ARM_NAMES, duration, percent
+from sweetspot.report.workers import state
+from sweetspot.store import Store, WorkerRecord
+from sweetspot.study.confirmation import Plan, current_plan
+from sweetspot.study.search import CONFIRM, is_given_back, load
+
+
+@dataclass(frozen=True)
+class Look:
+    """A study at one moment.
+
+    Attributes:
+        at: the moment, in UTC.
+        workers: all that are known to be at the study, dead ones included.
+        plan: of the confirmation; None before there is one.
+        confirming: the trials of that plan.
+        is_done: nothing is left to be done, and nobody is at it.
+    """
+
+    at: datetime
+    result: StudyResult
+    workers: tuple[WorkerRecord, ...]
+    plan: Plan | None
+    confirming: tuple[FrozenTrial, ...]
+    is_done: bool
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the search asks for further trials."""
+        return not self.result.record.ended and self.result.counts.finished < self.result.config.search.trials
+
+    @property
+    def living(self) -> list[WorkerRecord]:
+        return [worker for worker in self.workers if not worker.ended and not worker.is_silent]
+
+    @property
+    def confirmed(self) -> dict[str, float]:
+        """The mean test accuracy of each arm that is done, a fraction."""
+        if self.plan is None:
+            return {}
+        complete = [t for t in self.confirming if t.state == TrialState.COMPLETE and t.value is not None]
+        return {self.plan.arm_of(t.params): float(t.value or 0.0) for t in complete}
+
+    @property
+    def eta(self) -> str:
+        """When what is being done will be over, in words."""
+        now = self.at.astimezone().replace(tzinfo=None)  # as Optuna's times are
+        if self.is_done:
+            return "done"
+        if self.is_searching and trials_left(self.result) > 0:
+            return f"search: {eta(self.result, now)}"
+        if self.plan is None:
+            return "search done" if not self.is_searching else "search: the last trials"
+        left = len(self.plan.distinct) - len(self.confirmed)
+        if left <= 0:
+            return "confirmation done"
+        seconds = seconds_left(self.confirming, left, len(self.living), now)
+        return f"confirmation: ETA {duration(seconds)}" if seconds is not None else "confirmation: ETA unknown"
+
+
+def look_at(store: Store, name: str, at: datetime, *, has_work: bool) -> Look:
+    """What is seen of a study.
+
+    Args:
+        has_work: whether anything was left to be done, asked before.
+
+    Raises:
+        UserError: if there is no such study.
+    """
+    workers = tuple(store.workers.of_study(name))
+    is_done = not has_work and all(worker.ended or worker.is_silent for worker in workers)
+    plan = current_plan(store, name)
+    confirming: tuple[FrozenTrial, ...] = ()
+    if plan is not None:
+        trials = load(store, name + CONFIRM).get_trials(deepcopy=False)
+        confirming = tuple(t for t in trials if t.user_attrs.get("plan") == plan.to_json())
+    return Look(at, read_result(store, name, with_confirmation=is_done), workers, plan, confirming, is_done)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something new.
+
+    Attributes:
+        at: when it was seen, in UTC.
+        kind: the word by which programs know it.
+        text: one line.
+        values: the same for programs; accuracies are fractions, entropies nats.
+    """
+
+    at: datetime
+    kind: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def time(self) -> str:
+        return f"{self.at:%Y-%m-%dT%H:%M:%SZ}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"time": self.time, "event": self.kind, **self.values}
+
+
+def news(before: Look | None, after: Look) -> list[Event]:
+    """What is new; at first, how the study stands."""
+    found = [_standing(after)] if before is None else list(_changes(before, after))
+    if after.is_done:
+        found.append(_end(after))
+    return [Event(event.at, event.kind, one_line(event.text), event.values) for event in found]
+
+
+def outage(at: datetime, why: str) -> Event:
+    return Event(at, "outage", f"{one_line(why)}: waiting for it", {"reason": one_line(why)})
+
+
+def answers_again(at: datetime, since: datetime) -> Event:
+    seconds = (at - since).total_seconds()
+    return Event(at, "answers", f"the database answers again after {duration(seconds)}", {"seconds": seconds})
+
+
+def _standing(look: Look) -> Event:
+    result = look.result
+    count = len(look.living)
+    parts = [
+        f"{result.name}: {done(result)} trials, {under_way(result)}",
+        best_so_far(result),
+        *([_arms(look)] if look.plan is not None else []),
+        f"{count} worker{'s' * (count != 1)}",
+        look.eta,
+    ]
+    return Event(look.at, "study", "  |  ".join(parts), result.status_dict())
+
+
+def _arms(look: Look) -> str:
+    assert look.plan is not None
+    return f"{len(look.confirmed)} of {len(look.plan.distinct)} arms confirmed"
+
+
+def _changes(before: Look, after: Look) -> Iterator[Event]:
+    yield from _workers(before, after)
+    yield from _trials(before, after)
+    yield from _best(before, after)
+    yield from _search(before, after)
+    yield from _confirmation(before, after)
+
+
+def _workers(before: Look, after: Look) -> Iterator[Event]:
+    known = {worker.id: worker for worker in before.workers}
+    for worker in after.workers:
+        was = _presence(known.pop(worker.id)) if worker.id in known else None
+        now = _presence(worker)
+        if was == now or (was is None and now == "died"):
+            continue
+        said = {"there": "heard of again" if was is not None else "joined", "silent": "silent", "died": "died"}[now]
+        seen = f" for {duration(worker.silent_seconds)}" if now == "silent" else ""
+        yield _of_worker(after.at, worker, said, f"{said}{seen}")
+    for worker in known.values():
+        if not worker.ended:
+            yield _of_worker(after.at, worker, "left", "left")
+
+
+def _presence(worker: WorkerRecord) -> str:
+    return word if (word := state(worker)) in ("died", "silent") else "there"
+
+
+def _of_worker(at: datetime, worker: WorkerRecord, what: str, text: str) -> Event:
+    values = {"worker": worker.name, "device": worker.device, "what": what}
+    return Event(at, "worker", f"worker {worker.name} on {worker.device}: {text}", values)
+
+
+def _trials(before: Look, after: Look) -> Iterator[Event]:
+    told = {t.number for t in _finished(before.result.trials)}
+    fresh = [t for t in _finished(after.result.trials) if t.number not in told]
+    entries = {entry["number"]: entry for entry in after.result.trials_list()} if fresh else {}
+    for trial in sorted(fresh, key=lambda t: t.datetime_complete or datetime.max):
+        text = f"{done(after.result)}  trial {trial.number}: {what_became(trial)}"
+        rest = f"{under_way(after.result)}, {after.eta}"
+        yield Event(after.at, "trial", f"{text}  |  {rest}", {**entries[trial.number], **_progress(after)})
+
+
+def _finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state.is_finished() and not is_given_back(t)]
+
+
+def _progress(look: Look) -> dict[str, Any]:
+    return {"trials": {**look.result.trials_dict(), "total": look.result.config.search.trials}}
+
+
+def _best(before: Look, after: Look) -> Iterator[Event]:
+    now, was = after.result.best, before.result.best
+    if now is None or (was is not None and was.point == now.point):
+        return
+    accuracy, students = fmean(now.accuracies), len(now.accuracies)
+    text = f"new best: {now.point}: {percent(accuracy)} ({students} student{'s' * (students != 1)})"
+    yield Event(after.at, "best", text, {**now.point.params, "accuracy": accuracy, "students": students})
+
+
+def _search(before: Look, after: Look) -> Iterator[Event]:
+    result = after.result
+    if before.is_searching and not after.is_searching:
+        why = result.record.ended
+        text = f"the search has ended: {why}" if why else f"the search is done: {done(result)} trials"
+        yield Event(after.at, "search", text, {"ended": why, **_progress(after)})
+    elif after.is_searching and not before.is_searching:
+        yield Event(
+            after.at, "search", f"the search goes on: {done(result)} trials", {"ended": None, **_progress(after)}
+        )
+
+
+def _confirmation(before: Look, after: Look) -> Iterator[Event]:
+    if after.plan is None:
+        return
+    is_same = before.plan is not None and before.plan.to_json() == after.plan.to_json()
+    arms = len(after.plan.distinct)
+    if not is_same:
+        point = after.plan.points["best_point"]
+        text = f"confirming {point} with {after.plan.seeds} fresh students in each of {arms} arms"
+        yield Event(after.at, "confirmation", text, {"arms": list(after.plan.distinct), "seeds": after.plan.seeds})
+    told = before.confirmed if is_same else {}
+    for arm, accuracy in after.confirmed.items():
+        if arm not in told:
+            text = f"{_arms(after)}: {ARM_NAMES.get(arm, arm)}: test accuracy {percent(accuracy)}  |  {after.eta}"
+            yield Event(after.at, "arm", text, {"arm": arm, "test_accuracy": accuracy})
+
+
+def _end(look: Look) -> Event:
+    result = look.result
+    confirmed = result.confirmation.verdict.confirmed if result.confirmation is not None else None
+    text = "done: no trial was completed" if result.best is None else f"done: {best_so_far(result)}; {result.verdict}"
+    values = {"verdict": result.verdict, "confirmed": confirmed, "ended": result.record.ended}
+    return Event(look.at, "done", text, values)
