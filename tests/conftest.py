@@ -15,6 +15,13 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says once why browser tests were skipped."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "browser/" in report.nodeid]
+    for reason in sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped}):
+        terminalreporter.write_line(f"{len(skipped)} skipped: {reason}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     if torch := sys.modules.get("torch"):

@@ -22,8 +22,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_ships_every_study_file(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {f"sweetspot/studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")} <= set(names)
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"sweetspot/studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")} <= names
+
+
+def test_the_wheel_ships_what_a_report_is_made_of(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"sweetspot/report/page/{name}" for name in ("report.html.jinja", "report.css", "sort.js")} <= names
 
 
 def test_an_installed_wheel_finds_its_studies(wheel: Path, tmp_path: Path) -> None:

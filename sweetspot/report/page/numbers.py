@@ -1,0 +1,149 @@
+"""A report as numbers: the JSON that ``sweetspot report -o FILE.json`` writes and ``--json`` prints."""
+
+import math
+from typing import Any
+
+from sweetspot.report.page import words
+from sweetspot.report.page.contents import Report
+from sweetspot.report.page.toml import study_file
+from sweetspot.report.points import table
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
+from sweetspot.study.inference import Interval
+
+
+def numbers(report: Report) -> dict[str, Any]:
+    """Everything of a report: what ``sweetspot best --json`` prints, and the keys below.
+
+    Accuracies and gains are fractions, times seconds, entropies nats; what is not known, or not finite, is null. Before
+    a trial has finished the keys of ``best`` are there, and null where there is nothing to say.
+
+    - ``answer``: ``standing`` ("confirmed", "undecided", "decided against", "not confirmed", "no answer"), the
+      ``sentence``, ``remarks``; ``accuracy`` with ``mean``, ``low``, ``high`` (95 %) and its ``split``.
+    - ``arms``: of the confirmation, by name: ``point``, ``accuracies`` (one for each student), ``interval``, and the
+      ``gain`` of the best point over it, both with ``mean``, ``low``, ``high`` (95 %), ``lower_one_sided`` and
+      ``upper_one_sided``.
+    - ``points``: one entry for each that was visited; ``all_trials``: as ``sweetspot trials --json``.
+    - ``pruning``: trials that were ``pruned``, ``let_run`` although they would have been, and how many of these were
+      ``wrong``: within ``confirm.margin`` of the best.
+    - ``curves``: along the epochs of each teacher; ``trunk`` is the run that longer ones share, ``teachers`` are rungs.
+    - ``classes`` and ``class_similarity``: of the best teacher: ``matrix`` (row k: mean response to images of class k),
+      ``images`` of each class, ``temperature``, and the pairs found most ``alike``.
+    - ``config`` and ``config_toml``: the study's configuration, as values and as a study file.
+    - ``written`` (UTC), ``machine``, ``versions``, ``builds`` of the teachers, ``data_hash``.
+    """
+    result = report.result
+    wrong, let_run = result.would_have_pruned
+    found = {
+        **(_nothing_yet(report) if result.best is None else result.to_dict()),
+        "answer": _answer(report),
+        "arms": _arms(report),
+        "points": table(result.points),
+        "all_trials": result.trials_list(),
+        "pruning": {
+            "pruned": sum(trial["state"] == "pruned" and "infeasible" not in trial for trial in result.trials_list()),
+            "infeasible": sum("infeasible" in trial for trial in result.trials_list()),
+            "let_run": let_run,
+            "wrong": wrong,
+        },
+        "curves": [
+            {
+                "batch_size": curve.batch_size,
+                **dict(curve.others),
+                "trunk": [vars(point) for point in curve.trunk],
+                "teachers": [vars(point) for point in curve.teachers],
+            }
+            for curve in result.curves
+        ],
+        "classes": list(report.classes),
+        "class_similarity": _similarity(report),
+        "config": result.config.model_dump(mode="json"),
+        "config_toml": study_file(result.config),
+        "written": f"{report.written.isoformat()}Z",
+        "machine": report.machine,
+        "versions": dict(report.versions),
+        "builds": list(report.builds),
+        "data_hash": result.record.data_hash,
+    }
+    return {key: _finite(value) for key, value in found.items()}
+
+
+def _nothing_yet(report: Report) -> dict[str, Any]:
+    """The keys of ``best --json``, before there is a best point."""
+    result = report.result
+    unknown = (
+        "batch_size", "epochs", "steps", "under_trained", "accuracy", "test_accuracy", "teacher_accuracy",
+        "similarity_entropy", "similarity_information", "delivered_similarity", "confirmed",
+    )  # fmt: skip
+    gains = ("over_student_alone", "over_most_accurate_teacher", "over_longest_teacher")
+    return {
+        "study": result.name,
+        "dataset": result.config.data.dataset,
+        "teacher": result.config.teacher.model,
+        "student": result.config.student.model,
+        **dict.fromkeys(unknown),
+        "epochs_mean": result.epochs_mean,
+        "verdict": "no trial has finished yet",
+        "test_looks": 0,
+        "baselines": dict.fromkeys((ALONE, ACCURATE, LONGEST)),
+        "gain": dict.fromkeys(gains),
+        "trials": result.trials_dict(),
+        "cost": result.cost_dict(),
+    }
+
+
+def _answer(report: Report) -> dict[str, Any]:
+    answer = words.answer(report)
+    confirmed = report.result.confirmation
+    accuracy: dict[str, Any] | None = None
+    if confirmed is not None:
+        interval = confirmed.intervals[BEST]
+        accuracy = {"mean": interval.mean, "low": interval.low, "high": interval.high, "split": "test"}
+    elif (best := report.best) is not None:
+        accuracy = {"mean": best.mean, "low": best.low, "high": best.high, "split": "validation"}
+    return {
+        "standing": answer.standing,
+        "sentence": answer.sentence,
+        "accuracy": accuracy,
+        "remarks": list(answer.remarks),
+    }
+
+
+def _arms(report: Report) -> dict[str, Any]:
+    confirmed = report.result.confirmation
+    if confirmed is None:
+        return {}
+    return {
+        arm: {
+            "point": None if point is None else point.params,
+            "accuracies": confirmed.accuracies.get(arm, []),
+            "interval": _interval(confirmed.intervals.get(arm)),
+            "gain": _interval(confirmed.gains.get(arm)),
+        }
+        for arm, point in confirmed.plan.points.items()
+    }
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else dict(vars(interval))
+
+
+def _similarity(report: Report) -> dict[str, Any] | None:
+    if report.similarity is None:
+        return None
+    return {
+        "temperature": report.result.config.teacher.probe_temperature,
+        "matrix": [[round(float(value), 7) for value in row] for row in report.similarity.matrix],
+        "images": report.similarity.images.tolist(),
+        "alike": [vars(pair) for pair in report.alike(20)],
+    }
+
+
+def _finite(value: Any) -> Any:
+    """With null for every number that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,412 @@
+"""Reports: what they say of a study however it stands, as a page, as markdown and as numbers; names do nothing."""
+
+import base64
+import copy
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from tiny_study import tiny_config
+
+from report.large_study import CLASSES, large_config, write_large_study
+from sweetspot.config import StudyConfig
+from sweetspot.report.page import words
+from sweetspot.report.page.contents import Report, read_report
+from sweetspot.report.page.files import content, default_name
+from sweetspot.report.page.html import page
+from sweetspot.report.page.markdown import escaped, markdown
+from sweetspot.report.page.numbers import numbers
+from sweetspot.report.page.tables import points_table, text_map, trials_table
+from sweetspot.report.page.toml import study_file
+from sweetspot.report.page.usage import repeating
+from sweetspot.store import ClassSimilarity, Store
+from sweetspot.store.schema import ClassSimilarityRow
+from sweetspot.study.confirmation import ACCURATE, ALONE, BEST
+from sweetspot.study.inference import Interval, verdict
+from sweetspot.study.visit import recipe_at
+from sweetspot.study_file import Draft, built_in
+
+MARKUP = """<img src=x onerror="window.pwned=1"> '|` *a* _b_ [c](d) $e$ # & \\ {{ 7*7 }} ~~f~~"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path_factory.mktemp('report')}/study.db") as store:
+        write_large_study(store, "done", trials=60)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    with Store(f"sqlite:///{tmp_path_factory.mktemp('report')}/study.db") as store:
+        write_large_study(store, "open", trials=24, confirmed=False, config=large_config(100))
+        return read_report(store, None)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    with Store(f"sqlite:///{tmp_path_factory.mktemp('report')}/study.db") as store:
+        write_large_study(store, "empty", trials=0, confirmed=False, config=large_config(2000))
+        return read_report(store, None)
+
+
+@pytest.fixture(scope="module")
+def done(store: Store) -> Report:
+    return read_report(store, "done")
+
+
+@pytest.fixture(scope="module")
+def page_of_done(store: Store) -> str:
+    return page(with_similarity(read_report(store, "done")))
+
+
+def with_similarity(report: Report) -> Report:
+    """Of ten classes, two of them alike, one without images."""
+    matrix = np.full((10, 10), 0.01, np.float32)
+    np.fill_diagonal(matrix, 0.9)
+    matrix[2, 7], matrix[7, 2], matrix[4] = 0.3, 0.2, np.nan
+    images = np.array([100, 100, 100, 100, 0, 100, 100, 30, 100, 100])
+    return replace(report, similarity=ClassSimilarity(matrix, images))
+
+
+def hostile(report: Report) -> Report:
+    """With markup for every name that comes from outside."""
+    result = report.result
+    config = result.config.model_copy(
+        update={
+            "data": result.config.data.model_copy(update={"dataset": f"npz:folder/{MARKUP}"}),
+            "teacher": result.config.teacher.model_copy(update={"model": MARKUP}),
+        }
+    )
+    attrs = {"error": f"RuntimeError: {MARKUP}", "device": MARKUP, "worker": MARKUP}
+    trials = tuple(t if t.number != 7 else _with_attributes(t, attrs) for t in result.trials)
+    named = replace(
+        result,
+        record=replace(result.record, name=MARKUP, config=config, ended=MARKUP),
+        classes=tuple(f"{MARKUP}\n{k}" for k in range(10)),
+        trials=trials,
+    )
+    machine = f"{MARKUP}: Linux"
+    return with_similarity(replace(report, result=named, machine=machine, builds=(MARKUP,)))
+
+
+def _with_attributes(trial: Any, attrs: dict[str, Any]) -> Any:
+    changed = copy.copy(trial)
+    changed.user_attrs = trial.user_attrs | attrs
+    return changed
+
+
+# -- the answer -----------------------------------------------------------------------------------------------------
+
+
+def interval(mean: float, half: float) -> Interval:
+    return Interval(mean, mean - half, mean + half, mean - 0.8 * half, mean + 0.8 * half)
+
+
+VERDICTS = {
+    "Confirmed": (0.03, 0.02, "confirmed"),
+    "Undecided": (0.03, 0.001, "undecided"),
+    "Distillation does not help here": (-0.03, 0.0, "decided against"),
+    "No better than the most accurate teacher": (0.03, -0.02, "decided against"),
+    "The most accurate teacher is the best point": (0.03, None, "decided against"),
+}
+
+
+@pytest.mark.parametrize("lead", VERDICTS)
+def test_the_answer_is_one_sentence_with_its_interval_whatever_the_verdict(done: Report, lead: str) -> None:
+    alone, accurate, standing = VERDICTS[lead]
+    confirmed = done.result.confirmation
+    assert confirmed is not None
+    points = dict(confirmed.plan.points)
+    if accurate is None:
+        points[ACCURATE] = points[BEST]
+    gains = {**confirmed.gains, ALONE: interval(alone, 0.005), ACCURATE: interval(accurate or 0.0, 0.005)}
+    said = verdict(
+        over_student_alone=interval(alone, 0.005),
+        over_most_accurate=None if accurate is None else interval(accurate, 0.005),
+        over_longest=None,
+        longest_is_best=False,
+        margin=0.002,
+    )
+    changed = replace(
+        confirmed,
+        plan=replace(confirmed.plan, points=points),
+        intervals={**confirmed.intervals, BEST: interval(0.9412, 0.01)},
+        gains=gains,
+        verdict=said,
+    )
+    answer = words.answer(replace(done, result=replace(done.result, confirmation=changed)))
+    assert (answer.lead, answer.standing) == (lead, standing)
+    assert "reach 94.12\u00a0% on the test split (95\u00a0% interval 93.1 to 95.1\u00a0%)" in answer.rest
+    sign = "+" if alone > 0 else "−"
+    assert f"{sign}3.00 points (95\u00a0% interval" in answer.rest
+    assert ("against the most accurate teacher" in answer.rest) == (accurate is not None)
+    assert answer.sentence.count(". ") == 0
+    assert answer.sentence.endswith(".")
+    assert "not about the point in general." in " ".join(answer.remarks)
+
+
+def test_the_answer_of_a_search_that_goes_on_is_the_best_so_far_with_its_interval(unfinished: Report) -> None:
+    answer = words.answer(unfinished)
+    assert answer.standing == "not confirmed"
+    assert answer.lead == "Not confirmed yet"
+    best = unfinished.best
+    assert best is not None
+    assert best.low is not None
+    assert f"at {100 * (best.mean or 0):.2f}\u00a0% on the validation split" in answer.rest
+    assert f"(95\u00a0% interval {100 * best.low:.1f} to" in answer.rest
+    assert "partly luck" in answer.rest
+    assert any(remark.startswith("The search is at 23 of 100 trials") for remark in answer.remarks)
+
+
+def test_a_best_point_of_one_student_has_no_interval(unfinished: Report) -> None:
+    ranked = [replace(r, students=r.students[:1], is_settled=False) for r in unfinished.result.ranked]
+    answer = words.answer(replace(unfinished, result=replace(unfinished.result, ranked=tuple(ranked))))
+    assert "(one student, and so no interval; chosen" in answer.rest
+    assert "It has 1 student, and needs 3 before it can be called best." in answer.remarks
+
+
+def test_before_a_trial_has_finished_there_is_no_answer_and_the_report_is_whole(empty: Report) -> None:
+    answer = words.answer(empty)
+    assert answer.sentence == "No answer yet: no trial has finished (0 of 2,000 trials: 0 complete, 0 pruned)."
+    assert "There is no trial yet." in page(empty)
+    assert "No point has been visited yet." in markdown(empty)
+
+
+# -- the sections ---------------------------------------------------------------------------------------------------
+
+
+def test_how_it_was_found_says_what_was_searched_and_what_epochs_mean(done: Report) -> None:
+    facts = {fact.what: fact.text for fact in words.how_found(done)}
+    assert facts["Searched"].startswith("batch size 16, 32, 64, 128, 256, 512; epochs geometric rungs 2, 3, 5,")
+    assert facts["Searched"].endswith("the students' temperature 1 to 10.")
+    assert facts["Epochs"].startswith("truncated: a teacher of so many epochs is a longer run stopped there.")
+    assert "57 of 60 trials: 45 complete, 12 pruned, 3 failed. They have visited 60 points." in facts["Trials"]
+    assert facts["Workers"] == "1 worker, on cuda:0"
+    assert "45,000 training images" in facts["Data"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "sharing"),
+    [
+        (
+            "constant",
+            "truncated: a teacher of so many epochs is a longer run stopped there.",
+            "Shorter teachers lie on",
+        ),
+        ("wsd", "annealed: a teacher of so many epochs is a run whose schedule ends there.", "Runs of one batch size"),
+        ("cosine", "annealed: a teacher of so many epochs is a run whose schedule ends there.", "Each length is a run"),
+    ],
+)
+def test_what_epochs_mean_follows_from_the_schedule(done: Report, name: str, mean: str, sharing: str) -> None:
+    config = tiny_config(teacher__schedule={"name": name}, search__epochs=[10, 20])
+    changed = replace(done, result=replace(done.result, record=replace(done.result.record, config=config)))
+    assert words.how_found(changed)[1].text.startswith(f"{mean} {sharing}")
+
+
+def test_what_was_pruned_comes_with_the_observed_rate_of_false_prunes(done: Report, empty: Report) -> None:
+    said = words.pruned(done)
+    assert said[0].startswith("9 trials of 57 were pruned on similarity entropy")
+    assert re.search(
+        r"Of 3 trials that the pruner would have stopped but let run, \d came within .* of \d+\u00a0%", said[1]
+    )
+    assert said[2:] == ["3 trials could not be run: the loss was not finite, or memory ran out.", "3 trials failed."]
+    assert {point.state for point in words.set_aside(done)} == {"pruned", "infeasible", "failed"}
+    assert "is not known" in words.pruned(empty)[1]
+
+
+def test_classes_that_are_taken_for_each_other_are_named_and_small_ones_flagged(done: Report) -> None:
+    said = words.likeness(with_similarity(done))
+    assert f"most alike: {CLASSES[2]} and {CLASSES[7]} (25.00\u00a0%), " in said[0]
+    assert said[1].endswith(f"images in this probe: {CLASSES[4]} (0), {CLASSES[7]} (30).")
+    assert CLASSES[4] not in said[0]
+    assert words.likeness(done) == []
+
+
+def test_tables_have_every_point_and_trial_and_no_column_that_is_empty(done: Report) -> None:
+    points, trials = points_table(done), trials_table(done)
+    assert (len(points.rows), len(trials.rows)) == (60, 60)
+    assert [row.mark for row in points.rows].index("best") == 0
+    for table in (points, trials):
+        assert all(len(row.cells) == len(table.columns) for row in table.rows)
+        assert all(any(row.cells[i].text for row in table.rows) for i in range(len(table.columns)))
+    assert len(text_map(done).rows) == 6
+
+
+# -- the configuration ----------------------------------------------------------------------------------------------
+
+
+FULL = tiny_config(
+    data__dataset='npz:a "quoted"\\path = [',
+    data__validation=0.25,
+    teacher__optimizer={"name": "adamw", "lr": 1e-5},
+    teacher__schedule={"name": "multistep", "milestones": [0.5, 0.75], "gamma": 0.1},
+    search__student={"alpha": {"low": 0.1, "high": 1.0, "log": True}},
+    search__teacher={"model": ["resnet20", "a,b"]},
+    pruner={"name": "similarity-entropy", "low": 0.1, "high": 2.0},
+)
+
+
+@pytest.mark.parametrize("config", [*(Draft.read(path).config() for path in built_in().values()), FULL])
+def test_the_configuration_repeats_the_study(config: StudyConfig, tmp_path: Path) -> None:
+    file = tmp_path / "again.toml"
+    file.write_text(study_file(config), encoding="utf-8")
+    again = Draft.read(file).config()
+    assert again == config
+    assert again.identity() == config.identity()
+
+
+def test_the_command_that_repeats_it_quotes_what_a_shell_would_read(done: Report) -> None:
+    assert repeating(done) == "sweetspot optimize --study done.toml"
+    named = replace(done, result=replace(done.result, record=replace(done.result.record, name="a; rm -rf ~")))
+    assert repeating(named) == "sweetspot optimize --study a-rm-rf.toml --name 'a; rm -rf ~'"
+    assert default_name(named) == "a-rm-rf-report.html"
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str | None]]] = []
+        self.data: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.data.append(data)
+
+
+def test_a_page_is_one_file_whose_one_script_is_allowed_by_its_hash(page_of_done: str) -> None:
+    text = page_of_done
+    tags = Tags(text)
+    links = [v for _, attrs in tags.all for k, v in attrs.items() if k in ("src", "href", "xlink:href")]
+    assert links
+    assert all(link is not None and link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert not re.search(r"url\((?!#)", text)
+    (policy,) = (attrs["content"] for tag, attrs in tags.all if tag == "meta" and "http-equiv" in attrs)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert not any(name.startswith("on") for _, attrs in tags.all for name in attrs)
+
+
+def test_ids_of_a_page_are_unique_and_its_links_lead_somewhere(page_of_done: str) -> None:
+    tags = Tags(page_of_done).all
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"] for tag, attrs in tags if tag == "a"} <= {f"#{name}" for name in ids}
+
+
+def test_names_with_markup_do_nothing_in_a_page(done: Report, page_of_done: str) -> None:
+    harmless, bad = Tags(page_of_done), Tags(page(hostile(done)))
+    count = [tag for tag, _ in bad.all if tag in ("img", "script")]
+    assert sorted(count) == sorted(tag for tag, _ in harmless.all if tag in ("img", "script"))
+    assert not any(name.startswith("on") for _, attrs in bad.all for name in attrs)
+    assert any(MARKUP in data for data in bad.data)
+
+
+@pytest.mark.slow
+def test_a_report_of_two_thousand_trials_takes_ten_seconds_and_five_megabytes_at_most(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path}/study.db") as store:
+        write_large_study(store, trials=2000)
+        began = time.monotonic()
+        found = content(read_report(store, None), ".html")
+    assert time.monotonic() - began < 10
+    assert len(found) < 5_000_000
+
+
+# -- markdown -------------------------------------------------------------------------------------------------------
+
+
+def rendered(text: str) -> Tags:
+    return Tags(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text))
+
+
+def test_markdown_has_the_same_sections_and_whole_tables(done: Report) -> None:
+    found = rendered(markdown(with_similarity(done)))
+    kinds = [tag for tag, _ in found.all]
+    assert kinds.count("h2") == 8
+    assert kinds.count("table") == 5
+    assert kinds.count("tr") == 5 + len(text_map(done).rows) + 4 + len(words.set_aside(done)) + 60 + 60
+    assert {"p", "ul", "strong", "pre"} <= set(kinds)
+
+
+def test_names_with_markup_do_nothing_in_markdown(done: Report) -> None:
+    harmless, bad = rendered(markdown(with_similarity(done))), rendered(markdown(hostile(done)))
+    assert [tag for tag, _ in bad.all] == [tag for tag, _ in harmless.all]
+    assert any(MARKUP in data for data in bad.data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a | b", "`code`", "<b>bold</b>", "line\nbreak", "https://example.org", "1 * 2 * 3", "a_b_c", "$x$", "&lt;"],
+)
+def test_text_in_markdown_means_itself(text: str) -> None:
+    found = rendered(f"| {escaped(text)} |\n| --- |\n| {escaped(text)} |")
+    assert [tag for tag, _ in found.all] == ["table", "thead", "tr", "th", "tbody", "tr", "td"]
+    assert " ".join(text.split("\n")) in found.data
+
+
+# -- numbers --------------------------------------------------------------------------------------------------------
+
+
+def refuse(name: str) -> None:
+    raise AssertionError(name)
+
+
+def test_numbers_are_finite_and_a_superset_of_the_answer_for_programs(done: Report) -> None:
+    found = json.loads(content(with_similarity(done), ".json"), parse_constant=refuse)
+    assert found.items() >= json.loads(json.dumps(done.result.to_dict())).items()
+    assert len(found["points"]) == len(found["all_trials"]) == 60
+    assert (
+        found["answer"]["accuracy"]["low"] < found["answer"]["accuracy"]["mean"] < found["answer"]["accuracy"]["high"]
+    )
+    assert list(found["arms"]) == [BEST, ALONE, ACCURATE, "longest_teacher"]
+    assert len(found["arms"][BEST]["accuracies"]) == 5
+    assert found["class_similarity"]["matrix"][4] == [None] * 10
+    assert found["class_similarity"]["alike"][0] == {"one": CLASSES[2], "other": CLASSES[7], "response": 0.25}
+    assert found["pruning"] == {"pruned": 9, "infeasible": 3, "let_run": 3, "wrong": found["pruning"]["wrong"]}
+    assert {curve["batch_size"] for curve in found["curves"]} == {16, 32, 64, 128, 256, 512}
+    assert StudyConfig.model_validate(found["config"]) == done.result.config
+    assert found["versions"].keys() >= {"sweetspot", "python", "torch", "optuna"}
+
+
+def test_numbers_have_the_same_keys_however_a_study_stands(done: Report, unfinished: Report, empty: Report) -> None:
+    keys = numbers(done).keys()
+    # What is searched besides batch size and epochs is told of a best point alone.
+    assert numbers(unfinished).keys() == keys
+    assert numbers(empty).keys() == keys - {"parameters"}
+    assert numbers(empty)["answer"]["accuracy"] is None
+
+
+def test_the_store_is_asked_for_the_similarity_of_the_best_teacher(store: Store, done: Report) -> None:
+    best = done.result.best
+    assert best is not None
+    recipe = recipe_at(done.result.config, done.result.record.data_hash, best.point)
+    matrix = np.eye(3, dtype=np.float32)
+    row = ClassSimilarityRow(
+        recipe=recipe.hash, branch=0, epoch=best.point.epochs, temperature=4.0, classes=3,
+        content=ClassSimilarity(matrix, np.array([5, 6, 7])).to_bytes(),
+    )  # fmt: skip
+    with store.database.session.begin() as session:
+        session.add(row)
+    again = read_report(store, "done")
+    assert again.similarity is not None
+    assert again.similarity.images.tolist() == [5, 6, 7]
+    assert again.classes == tuple(CLASSES[:3])
+    with store.database.session.begin() as session:
+        session.delete(session.merge(row))
