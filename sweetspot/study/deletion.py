@@ -1,10 +1,15 @@
-"""Deleting a study: its trials, its companions, and the networks that nothing else uses."""
+"""Deleting a study: its trials, its companions, its pictures, and the networks that nothing else uses."""
+
+from collections.abc import Iterator
+from contextlib import suppress
 
 import optuna
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sweetspot.store import Store, StudyRecord
 from sweetspot.study.needs import branches_under_way, used_networks
-from sweetspot.study.search import companions
+from sweetspot.study.search import companions, load
 
 
 def delete_study(store: Store, record: StudyRecord) -> None:
@@ -17,8 +22,20 @@ def delete_study(store: Store, record: StudyRecord) -> None:
             distillations -= kept_distillations
     recipes -= {recipe for recipe, _ in branches_under_way(store)}  # sweetspot entropy may be at one
     for name in (*companions(store, record.name), record.name):
+        for artifact in _artifacts(store, name):
+            with suppress(ArtifactNotFound, OSError):
+                store.artifacts.remove(artifact)
         optuna.delete_study(study_name=name, storage=store.database.storage)
     store.studies.delete(record.name)
     store.students.delete(sorted(distillations))
     for recipe in sorted(recipes):
         store.trajectories.delete_recipe(recipe)
+
+
+def _artifacts(store: Store, name: str) -> Iterator[str]:
+    """The ids of what was uploaded for a study and its trials: pictures, and whatever people have added."""
+    study = load(store, name)
+    owners = [store.database.storage.get_study_system_attrs(study._study_id)]
+    owners += [trial.system_attrs for trial in study.get_trials(deepcopy=False)]
+    for attributes in owners:
+        yield from (k.removeprefix(ARTIFACTS_ATTR_PREFIX) for k in attributes if k.startswith(ARTIFACTS_ATTR_PREFIX))

@@ -1,5 +1,7 @@
 """The objective: bring a teacher to a point, measure its response, distill students, return their accuracy."""
 
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -7,14 +9,19 @@ import optuna
 from optuna.trial import TrialState
 
 from sweetspot.config import StudyConfig
-from sweetspot.store import Measurement
+from sweetspot.store import TRUNK, LostLeaseError, Measurement, Probe, Store, Student
+from sweetspot.study.findings import Findings
 from sweetspot.study.search import OUT_OF_MEMORY
 from sweetspot.study.space import Point, suggest
-from sweetspot.study.visit import Visit
+from sweetspot.study.visit import Visit, recipe_at
 from sweetspot.study.workplace import Workplace, open_workplace, resolved
 from sweetspot.study_file import Draft, find
+from sweetspot.teacher.trajectory import branch_of
 from sweetspot.training.device import devices
 from sweetspot.training.engine import DivergedError, OutOfMemoryError, memory_errors
+from sweetspot.training.resume import StoppedError
+
+_log = logging.getLogger(__name__)
 
 
 class Objective:
@@ -68,13 +75,31 @@ class Objective:
                 ``infeasible``).
         """
         visit = Visit(self.config, point, self.workplace, partial(trial.set_user_attr, "epochs_trained"))
+        rungs: list[Measurement] = []
+        try:
+            students = self._work(trial, point, visit, rungs)
+        except optuna.TrialPruned as pruned:
+            self._tell(trial, point, visit, rungs, (), str(pruned))
+            raise
+        accuracies = [student.accuracy for student in students]
+        trial.set_user_attr("replicate_accuracies", accuracies)
+        self._tell(trial, point, visit, rungs, students, None)
+        return sum(accuracies) / len(accuracies)
+
+    def _work(self, trial: optuna.Trial, point: Point, visit: Visit, rungs: list[Measurement]) -> list[Student]:
+        """Teacher and students of the point; ``rungs`` gets what was measured on the way."""
+
+        def on_rung(epoch: int, measurement: Measurement) -> None:
+            rungs.append(measurement)
+            _report(trial, epoch, measurement)
+
         fits = False
         try:
             with memory_errors():
-                visit.train_teacher(lambda epoch, measurement: _report(trial, epoch, measurement))
+                visit.train_teacher(on_rung)
                 _describe_teacher(trial, visit)
                 fits = True
-                students = visit.train_students("search", range(self._wanted(trial, point)))
+                return visit.train_students("search", range(self._wanted(trial, point)))
         except DivergedError as error:
             raise _infeasible(trial, f"{error} ({point})") from None
         except OutOfMemoryError as error:
@@ -83,9 +108,44 @@ class Objective:
             raise _infeasible(trial, f"out of memory ({point}): {error}") from None
         finally:
             visit.tell_spent(trial.set_user_attr)
-        accuracies = [student.accuracy for student in students]
-        trial.set_user_attr("replicate_accuracies", accuracies)
-        return sum(accuracies) / len(accuracies)
+
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        point: Point,
+        visit: Visit,
+        rungs: Sequence[Measurement],
+        students: Sequence[Student],
+        ended: str | None,
+    ) -> None:
+        """Tell whoever makes something of it for people what the trial has found; that may fail without harm."""
+        there = self.workplace
+        recipe = recipe_at(self.config, there.data.hash, point)
+        epoch = rungs[-1].epoch if rungs else 0
+        # On the way to the point's own epoch, only what its run shares with longer ones is reported.
+        branch = branch_of(recipe, epoch) if epoch == point.epochs else TRUNK
+        try:
+            there.on_findings(
+                trial,
+                Findings(
+                    point=point,
+                    steps=visit.steps,
+                    epoch=epoch,
+                    measurements=_measured(there.store, recipe.hash, branch, rungs),
+                    similarity=there.store.trajectories.class_similarity(
+                        recipe.hash, branch, epoch, self.config.teacher.probe_temperature
+                    ),
+                    temperature=self.config.teacher.probe_temperature,
+                    students=tuple(students),
+                    classes=tuple(there.data.classes),
+                    spent=visit.spent(),
+                    ended=ended,
+                ),
+            )
+        except (optuna.exceptions.UpdateFinishedTrialError, LostLeaseError, StoppedError):
+            raise  # the trial is not this worker's any more, or is to be given back
+        except Exception as error:
+            _log.warning("trial %d has no note: %s: %s", trial.number, type(error).__name__, error)
 
     def _wanted(self, trial: optuna.Trial, point: Point) -> int:
         """Students this visit asks for: ``replicates.max`` more than the completed visits to the point have had."""
@@ -100,7 +160,17 @@ def _report(trial: optuna.Trial, epoch: int, measurement: Measurement) -> None:
         trial.set_user_attr("pruned_at", epoch)
         # Without a last value of NaN, Optuna would take the similarity entropy for the pruned trial's value.
         trial.report(float("nan"), step=epoch + 1)
-        raise optuna.TrialPruned(f"similarity entropy {measurement.values['similarity_entropy']:.3f} at epoch {epoch}")
+        why = trial.storage.get_trial_user_attrs(trial._trial_id).get("pruned_because")
+        entropy = measurement.values["similarity_entropy"]
+        raise optuna.TrialPruned(why or f"similarity entropy {entropy:.3f} at epoch {epoch}")
+
+
+def _measured(store: Store, recipe: str, branch: int, rungs: Sequence[Measurement]) -> dict[Probe, Measurement]:
+    """What is known of the teacher at the last of ``rungs``."""
+    if not rungs:
+        return {}
+    known = store.trajectories.measurements(recipe, branch, rungs[-1].temperature)
+    return {probe: measurement for (epoch, probe), measurement in known.items() if epoch == rungs[-1].epoch}
 
 
 def _describe_teacher(trial: optuna.Trial, visit: Visit) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweetspot.config import StudyConfig
+from sweetspot.data.memory import check_memory
 from sweetspot.data.registry import info
 from sweetspot.data.split import split
 from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_data
@@ -127,6 +128,8 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         _open_log(run.log).close()  # before anything is created
     workers = run_devices(run)
     data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
+    for device in dict.fromkeys(workers):
+        check_memory(config.data.dataset, data.needed_bytes, torch.device(device))
     check_name(run.name)
     config = _with_absolute_path(config)
     build_networks(config, _shape(config, run, data))
@@ -143,7 +146,7 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:
             _supervise(store, record.name, workers, run, deadline, view)
-        result = read_result(store, record.name)
+        result = read_result(store, record.name, with_curves=True)
     if (result.record.ended or "").startswith(FAILED):
         raise RunError(f"{result.record.ended}; see sweetspot trials {record.name}")
     if result.best is None:
@@ -207,7 +210,7 @@ def _with_absolute_path(config: StudyConfig) -> StudyConfig:
     kind, colon, path = config.data.dataset.partition(":")
     if not colon:
         return config
-    dataset = f"{kind}:{Path(path).expanduser().absolute()}"
+    dataset = f"{kind}:{Path(os.path.expanduser(path)).absolute()}"
     return config.model_copy(update={"data": config.data.model_copy(update={"dataset": dataset})})
 
 
@@ -270,7 +273,8 @@ def optimize(
     """Find the sweet spot of a study, as ``sweetspot optimize`` does; continue it if it exists.
 
     Args:
-        study: a configuration; or a data set's name ("digits", "npz:PATH"), a built-in study's, or a study file's path.
+        study: a configuration; or the name of a data set ("digits", "imagefolder:PATH") or of a built-in study, or a
+            study file's path.
         name: of the study; by default after the study file or the data set.
         storage, artifacts, data, workers, device, timeout: as the options of the command line.
         overrides: values by key, "__" for ".": ``search__trials=10``, ``student__temperature=2.0``.
@@ -311,4 +315,4 @@ def load_result(name: str | None = None, storage: str | None = None, artifacts: 
         UserError: if there is no such study.
     """
     with Store(storage, artifacts) as store:
-        return read_result(store, name)
+        return read_result(store, name, with_curves=True)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweetspot.config import RunConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import RunError, UserError
+from sweetspot.report.dashboard.contents import Contents
+from sweetspot.report.dashboard.trials import describe_trial
 from sweetspot.store import Store, StudyRecord
 from sweetspot.store.outage import patience
 from sweetspot.store.url import data_folder, shown
@@ -200,11 +203,16 @@ class _Worker:
                     if (advice := advice_on_workers(store, living)) is not None:
                         _log.warning(advice)
                 workplace = Workplace(
-                    name, store, leases, data, prepared, pulse.progress, pulse.trial, self._drain.is_requested
-                )
+                    name, store, leases, data, prepared, pulse.progress, pulse.trial, self._drain.is_requested,
+                    partial(describe_trial, store),
+                )  # fmt: skip
+                contents = Contents(store, name, leases, sleep=self._drain.wait)
                 search, confirming = Search(record, workplace), Confirming(record, workplace)
                 try:
-                    return search_and_confirm(search, confirming, workplace, self._drain.wait)
+                    return search_and_confirm(search, confirming, workplace, self._drain.wait, contents)
+                except StoppedError:
+                    contents.finish(may_wait=False)  # it may be the only worker
+                    raise
                 except Exception:  # Optuna has many errors for a study that is gone
                     if store.studies.get(name) is not None:
                         raise
@@ -235,28 +243,43 @@ def has_work(store: Store, record: StudyRecord) -> bool:
 
 
 def search_and_confirm(
-    search: Job, confirming: Job, workplace: Workplace, sleep: Callable[[float], None] = time.sleep
+    search: Job,
+    confirming: Job,
+    workplace: Workplace,
+    sleep: Callable[[float], None] = time.sleep,
+    contents: Contents | None = None,
 ) -> int:
     """Take the trials of a search until it has ended, then those of its confirmation; how many were taken.
+
+    Args:
+        contents: what the study shows on a dashboard, to be kept current; None: nobody does.
 
     Raises:
         StoppedError: if the worker is asked to stop; so do :func:`~sweetspot.study.claim.run_next`'s other errors.
     """
+    show = contents or _Nowhere()
     planned = is_last_look = False
     waited = 0.0
     busy = taken = 0
+    show.refresh()
     while True:
         if workplace.should_stop():
             raise StoppedError
         outcome = run_next(search, workplace)
         if outcome == Outcome.RAN:
             planned = is_last_look = False  # what is found now may be another best point
+            show.refresh()
         elif outcome == Outcome.DONE:
-            planned = planned or _plan_confirmation(search.study.study_name, workplace, sleep)
+            if not planned:
+                planned = _plan_confirmation(search.study.study_name, workplace, sleep)
+                show.finish(may_wait=False)
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
+            if outcome == Outcome.RAN:
+                show.refresh()
             if outcome == Outcome.DONE:
                 if not planned or is_last_look:
                     workplace.leases.free_of_dead()
+                    show.finish()
                     return taken
                 planned = False  # planning once more queues the arms that failed
             is_last_look = outcome == Outcome.DONE
@@ -271,6 +294,14 @@ def search_and_confirm(
             waited += pause
         else:
             waited = 0.0
+
+
+class _Nowhere:
+    """Shows nothing."""
+
+    def refresh(self) -> None: ...
+
+    def finish(self, *, may_wait: bool = True) -> None: ...
 
 
 def _plan_confirmation(name: str, workplace: Workplace, sleep: Callable[[float], None]) -> bool:

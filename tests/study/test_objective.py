@@ -8,12 +8,16 @@ from tiny_study import tiny_config
 
 import sweetspot
 from sweetspot.config import StudyConfig
+from sweetspot.store import LostLeaseError
+from sweetspot.store.outage import DatabaseDownError
+from sweetspot.study.findings import Findings
 from sweetspot.study.objective import Objective
 from sweetspot.study.sampler import Taken
 from sweetspot.study.space import Point
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
 from sweetspot.training.engine import memory_errors
+from sweetspot.training.resume import StoppedError
 
 
 def run(config: StudyConfig, workplace: Workplace, *points: Point, study: optuna.Study | None = None) -> optuna.Study:
@@ -103,6 +107,90 @@ def test_it_is_usable_in_anybodys_own_study(tmp_path: Path) -> None:
     study.optimize(objective, n_trials=2)
     assert all(0.1 < t.value <= 1 for t in study.trials)  # type: ignore[operator]
     assert torch.get_num_threads() == 1
+
+
+# -- what is told of a trial ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(workplace: Workplace) -> list[Findings]:
+    """What the workplace is told, in order."""
+    found: list[Findings] = []
+    workplace.on_findings = lambda trial, findings: found.append(findings)
+    return found
+
+
+def test_a_trials_findings_are_told_while_it_can_still_be_written_to(
+    workplace: Workplace, told: list[Findings]
+) -> None:
+    def write(trial: optuna.Trial, findings: Findings) -> None:
+        told.append(findings)
+        trial.set_user_attr("noted", True)
+
+    workplace.on_findings = write
+    trial = run(tiny_config(), workplace, Point(64, 3)).trials[0]
+    assert trial.user_attrs["noted"]
+    (findings,) = told
+    assert (findings.point, findings.steps, findings.epoch, findings.ended) == (Point(64, 3), 3 * (1097 // 64), 3, None)
+    assert findings.measurements["validation"].values["accuracy"] == trial.user_attrs["teacher_accuracy"]
+    assert findings.measurements["train"].values["similarity_entropy"] == trial.intermediate_values[3]
+    assert [s.accuracy for s in findings.students] == trial.user_attrs["replicate_accuracies"]
+    assert findings.spent["epochs_trained"] == 3
+    assert findings.similarity is not None
+    assert findings.similarity.matrix.shape == (10, 10)
+    assert findings.classes == tuple("0123456789")
+
+
+def test_a_pruned_trials_findings_are_of_where_it_was_stopped_and_say_why(
+    workplace: Workplace, told: list[Findings]
+) -> None:
+    study = optuna.create_study(direction="maximize", pruner=sweetspot.SimilarityEntropyPruner(low=2.2))
+    trial = run(tiny_config(), workplace, Point(64, 3), study=study).trials[0]
+    assert trial.state == TrialState.PRUNED
+    (findings,) = told
+    assert (findings.epoch, findings.students) == (1, ())
+    assert findings.measurements["train"].epoch == 1
+    assert findings.similarity is not None
+    assert findings.ended == trial.user_attrs["pruned_because"]
+
+
+def test_an_infeasible_trials_findings_say_why(workplace: Workplace, told: list[Findings]) -> None:
+    config = tiny_config(teacher__optimizer={"name": "sgd", "lr": 1e30})
+    trial = run(config, workplace, Point(64, 3)).trials[0]
+    (findings,) = told
+    assert (findings.epoch, findings.measurements, findings.similarity) == (0, {}, None)
+    assert findings.ended == trial.user_attrs["infeasible"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), OSError("disk full"), DatabaseDownError("away")])
+def test_a_note_that_fails_harms_no_trial(
+    workplace: Workplace, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fails(trial: optuna.Trial, findings: Findings) -> None:
+        raise error
+
+    workplace.on_findings = fails
+    trial = run(tiny_config(), workplace, Point(64, 1)).trials[0]
+    assert trial.state == TrialState.COMPLETE
+    assert f"trial 0 has no note: {type(error).__name__}: {error}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        StoppedError(),
+        LostLeaseError("a lease"),
+        optuna.exceptions.UpdateFinishedTrialError("taken away"),
+    ],
+)
+def test_what_takes_a_trial_away_passes_through_its_note(workplace: Workplace, error: BaseException) -> None:
+    def interrupted(trial: optuna.Trial, findings: Findings) -> None:
+        raise error
+
+    workplace.on_findings = interrupted
+    with pytest.raises(type(error)):
+        run(tiny_config(), workplace, Point(64, 1))
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The dashboard as a WSGI application, and the server that runs it."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -13,6 +13,7 @@ from sweetspot.errors import UserError, unknown_name
 from sweetspot.report.dashboard.access import OnlyUsers, only_hosts, only_own_pages, only_reading, with_safe_headers
 from sweetspot.report.dashboard.hosts import Listener
 from sweetspot.report.dashboard.passwords import Passwords
+from sweetspot.report.dashboard.plugins import Details, NoRenaming, WideFigures
 from sweetspot.report.dashboard.storage import ServedArtifacts, ServedStudies
 from sweetspot.store import Store
 from sweetspot.store.url import shown
@@ -37,12 +38,11 @@ def application(
         users: bcrypt hashes by user; None: whoever comes is let in.
         read_only: refuse every request that may change something.
     """
-    dashboard = optuna_dashboard.wsgi(
-        ServedStudies(store, study, read_only=read_only),  # type: ignore[abstract]
-        artifact_store=ServedArtifacts(store.artifacts),
-    )
+    storage = ServedStudies(store, study, read_only=read_only)  # type: ignore[abstract]
+    dashboard = optuna_dashboard.wsgi(storage, artifact_store=ServedArtifacts(store.artifacts))
     dashboard.default_error_handler = _line
-    dashboard.install(_NoRenaming())
+    for plugin in (NoRenaming(), Details(storage), WideFigures()):
+        dashboard.install(plugin)
     app = only_own_pages(dashboard)
     if read_only:
         app = only_reading(app)
@@ -79,20 +79,6 @@ def server_for(app: WSGIApplication, listener: Listener) -> Any:
         max_request_body_size=_LONGEST_BODY,
         clear_untrusted_proxy_headers=True,
     )
-
-
-class _NoRenaming:
-    """A bottle plugin: optuna-dashboard renames by copying and deleting, and the networks go with what is deleted."""
-
-    name = "no-renaming"
-    api = 2
-
-    def apply(self, callback: Callable[..., Any], route: Any) -> Callable[..., Any]:
-        return _refuse_renaming if route.rule.endswith("/rename") else callback
-
-
-def _refuse_renaming(**arguments: Any) -> Any:
-    raise HTTPError(403, "a study cannot be renamed: its workers and its networks know it by its name")
 
 
 def _line(error: HTTPError) -> bytes:

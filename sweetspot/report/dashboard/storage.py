@@ -2,19 +2,29 @@
 
 import abc
 import inspect
+import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 
 from bottle import HTTPError
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.storages._rdb.models import (
+    StudyDirectionModel,
+    StudyModel,
+    StudySystemAttributeModel,
+    StudyUserAttributeModel,
+)
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
-from sqlalchemy import text
+from sqlalchemy import false, not_, or_, select, text, true
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from sweetspot.errors import RunError, UserError
 from sweetspot.store import Artifacts, Store
@@ -23,6 +33,13 @@ from sweetspot.store.outage import DatabaseDownError
 _log = logging.getLogger(__name__)
 _LARGEST_ID = 2**31 - 1
 """Beyond it databases do not say that there is none, but fail."""
+_FEW = 20
+"""Notes that are asked for one by one."""
+
+_IS_TRIAL_NOTE = StudySystemAttributeModel.key.like("dashboard:%:note\\_%", escape="\\") & not_(
+    StudySystemAttributeModel.key.startswith("dashboard:plot_data:", autoescape=True)
+)
+"""Which system attributes are slices of trials' notes."""
 
 C = TypeVar("C", bound=type[BaseStorage])
 
@@ -71,9 +88,53 @@ class ServedStudies(BaseStorage):
         self._is_down = False
 
     def get_all_studies(self) -> list[FrozenStudy]:
+        """By creation. Without the notes of trials, which :meth:`trial_notes` gives: they are among the system
+        attributes, and optuna-dashboard looks at each of these for each trial: 15 s for 2,000 trials."""
         with self._answering():
-            studies = [study for study in self._storage.get_all_studies() if self._is_shown(study.study_name)]
-            return sorted(studies, key=lambda study: study._study_id)
+            studies = self._store.database.outages.outlast(self._frozen_studies)
+            return [study for study in studies if self._is_shown(study.study_name)]
+
+    def _frozen_studies(self) -> list[FrozenStudy]:
+        directions: dict[int, list[StudyDirection]] = defaultdict(list)
+        of = StudyDirectionModel
+        with self._store.database.session() as session:
+            studies = session.execute(select(StudyModel.study_id, StudyModel.study_name).order_by(StudyModel.study_id))
+            names = {row.study_id: row.study_name for row in studies}
+            for number, direction in session.execute(select(of.study_id, of.direction).order_by(of.objective)):
+                directions[number].append(direction)
+            user = _attributes(session, StudyUserAttributeModel, true())
+            system = _attributes(session, StudySystemAttributeModel, not_(_IS_TRIAL_NOTE))
+        return [
+            FrozenStudy(name, None, user[number], system[number], number, directions=directions[number])
+            for number, name in names.items()
+        ]
+
+    def trial_notes(self, study_id: int, trial_ids: Collection[int]) -> dict[int, dict[str, Any]]:
+        """The notes of those of these trials that have one, as optuna-dashboard hands them to its page."""
+        with self._answering():
+            return self._store.database.outages.outlast(lambda: self._trial_notes(study_id, set(trial_ids)))
+
+    def _trial_notes(self, study_id: int, trial_ids: set[int]) -> dict[int, dict[str, Any]]:
+        of = StudySystemAttributeModel
+        chosen: Any = _IS_TRIAL_NOTE
+        if len(trial_ids) <= _FEW:
+            chosen = or_(false(), *(of.key.startswith(f"dashboard:{number}:note") for number in trial_ids))
+        versions: dict[int, int] = {}
+        slices: dict[int, dict[int, str]] = defaultdict(dict)
+        with self._store.database.session() as session:
+            for key, value in session.execute(select(of.key, of.value_json).where(of.study_id == study_id, chosen)):
+                if (match := re.fullmatch(r"dashboard:(\d+):note_(?:ver|str:(\d+))", key)) is None:
+                    continue
+                number, place = int(match[1]), match[2]
+                if place is None:
+                    versions[number] = json.loads(value)
+                else:
+                    slices[number][int(place)] = json.loads(value)
+        return {
+            number: {"version": version, "body": "".join(slices[number][i] for i in sorted(slices[number]))}
+            for number, version in versions.items()
+            if number in trial_ids
+        }
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         with self._answering():
@@ -138,6 +199,14 @@ class ServedStudies(BaseStorage):
         self._is_down = False
 
 
+def _attributes(session: Session, table: Any, chosen: Any) -> dict[int, dict[str, Any]]:
+    """The attributes in one of Optuna's tables by study."""
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    for number, key, value in session.execute(select(table.study_id, table.key, table.value_json).where(chosen)):
+        found[number][key] = json.loads(value)
+    return found
+
+
 class ServedArtifacts:
     """The artifacts as an Optuna ``ArtifactStore``; an artifact that cannot be read is an answer, not a traceback."""
 
@@ -156,7 +225,8 @@ class ServedArtifacts:
             self._artifacts.write(artifact_id, content_body)
 
     def remove(self, artifact_id: str) -> None:
-        with _artifacts_answering():
+        """Harmless for one that is gone: optuna-dashboard could not delete its study otherwise."""
+        with _artifacts_answering(), suppress(ArtifactNotFound):
             self._artifacts.remove(artifact_id)
 
 
