@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweetspot.cli import snapshots, workers
+from sweetspot.cli import snapshots, teacher, workers
 from sweetspot.cli.dashboard import dashboard
+from sweetspot.cli.doctor import doctor
+from sweetspot.cli.export import export
 from sweetspot.cli.options import (
     Artifacts,
     Data,
@@ -25,7 +27,10 @@ from sweetspot.cli.options import (
     Teacher,
     offer_storage_file,
 )
+from sweetspot.cli.plot import plot
 from sweetspot.cli.printing import print_json, print_rich
+from sweetspot.cli.report import report
+from sweetspot.cli.watch import watch
 
 if TYPE_CHECKING:
     from sweetspot.study_file import Draft
@@ -37,12 +42,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Finds how long, and at which batch size, to train a teacher so that its student is best.",
 )
-app.add_typer(snapshots.app, name="snapshots")
-app.add_typer(workers.app, name="workers")
-app.command()(dashboard)
 
 
-@app.command()
 def optimize(
     dataset: Dataset = None,
     study: StudyFile = None,
@@ -134,7 +135,6 @@ def optimize(
         print_rich(summary(result))
 
 
-@app.command()
 def entropy(
     dataset: Dataset = None,
     study: StudyFile = None,
@@ -158,7 +158,7 @@ def entropy(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """The cheapest look: train teachers without students, and show how soft and how telling their responses are."""
+    """Train teachers without students: the cheapest look. It shows how soft and how telling their responses are."""
     from sweetspot.report.survey import check_output, write
 
     if output is not None:
@@ -182,7 +182,6 @@ def entropy(
         print_rich(survey_text(survey, output))
 
 
-@app.command()
 def worker(
     name: Annotated[
         str | None,
@@ -196,7 +195,7 @@ def worker(
     artifacts: Artifacts = None,
     data: Data = None,
 ) -> None:
-    """Join a study that exists, with the configuration kept in the database, until it is done.
+    """Join a study that exists, until it is done. Its configuration is in the database.
 
     SIGTERM, Ctrl-C and sweetspot workers drain: it saves its place, gives its trial back and ends. Once more: at once.
     """
@@ -208,9 +207,8 @@ def worker(
     work(name, storage=storage, artifacts=artifacts, data=data, device=device, forever=forever)
 
 
-@app.command()
 def init(storage: Storage = None, artifacts: Artifacts = None) -> None:
-    """Make the database's tables, or bring them to this version, and mark the artifacts as its own."""
+    """Make the database's tables, or bring them up to date. The artifacts are marked as its own."""
     from sweetspot.store import Store
     from sweetspot.store.url import shown
 
@@ -218,9 +216,8 @@ def init(storage: Storage = None, artifacts: Artifacts = None) -> None:
         print(f"ready: {shown(store.url)}, artifacts in {shown(store.artifacts_url)}")
 
 
-@app.command()
 def status(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
-    """The studies in the storage, how far they are, and who works on them."""
+    """The studies, how far they are, and who works on them."""
     from sweetspot.report.result import read_result, read_results
     from sweetspot.store import Store
 
@@ -237,9 +234,8 @@ def status(study: StudyName = None, storage: Storage = None, artifacts: Artifact
     print_rich(status_table(results))
 
 
-@app.command()
 def best(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
-    """The best point of a study, its confirmation and what it cost."""
+    """The answer of a study: best point, confirmation, cost."""
     from sweetspot.report.result import read_result
     from sweetspot.store import Store
 
@@ -254,7 +250,6 @@ def best(study: StudyName = None, storage: Storage = None, artifacts: Artifacts 
     print_rich(summary(result))
 
 
-@app.command()
 def trials(study: StudyName = None, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
     """Every trial of a study."""
     from sweetspot.report.result import read_result
@@ -270,14 +265,13 @@ def trials(study: StudyName = None, storage: Storage = None, artifacts: Artifact
     print_rich(trials_table(result))
 
 
-@app.command()
 def delete(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
     storage: Storage = None,
     artifacts: Artifacts = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a study with its companions, and the networks that nothing else uses."""
+    """Remove a study, and the networks that nothing else uses."""
     from sweetspot.errors import RunError
     from sweetspot.store import Store
     from sweetspot.study.deletion import delete_study
@@ -291,7 +285,6 @@ def delete(
     print(f"removed {record.name}")
 
 
-@app.command()
 def studies(json_: Json = False) -> None:
     """The built-in study files."""
     from sweetspot.study_file import built_in, headline
@@ -299,7 +292,6 @@ def studies(json_: Json = False) -> None:
     _list({name: headline(path) for name, path in built_in().items()}, json_)
 
 
-@app.command()
 def datasets(json_: Json = False) -> None:
     """The data sets that can be named."""
     from sweetspot.data import describe, names
@@ -307,7 +299,6 @@ def datasets(json_: Json = False) -> None:
     _list({name: describe(name) for name in names()}, json_)
 
 
-@app.command()
 def models(json_: Json = False) -> None:
     """The networks that can be named."""
     from sweetspot.models import describe, names
@@ -315,6 +306,15 @@ def models(json_: Json = False) -> None:
     _list({name: describe(name) for name in names()}, json_)
 
 
+# In the order in which --help lists them; groups come last.
+for command in (
+    optimize, entropy, worker, init, status, best, trials, watch, dashboard, plot, report, export, delete,
+    studies, datasets, models, doctor,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(teacher.app, name="teacher")
+app.add_typer(snapshots.app, name="snapshots")
+app.add_typer(workers.app, name="workers")
 offer_storage_file(app)
 
 

@@ -1,6 +1,7 @@
 """``sweetspot dashboard``: optuna-dashboard on the storage, for those who may see it."""
 
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def dashboard(
     storage: Storage = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Watch the studies in a browser (optuna-dashboard), on this machine only unless told otherwise."""
+    """Look at studies in a browser, with optuna-dashboard. On this machine only, unless told otherwise."""
     from sweetspot.errors import UserError
 
     if hash_password:
@@ -71,6 +72,7 @@ def dashboard(
     hosts = own_names(host, allow_host or ())
     users = None if auth_file is None else read_auth_file(auth_file)
 
+    from sweetspot.report.dashboard.contents import bring_up_to_date
     from sweetspot.report.dashboard.server import application, server_for, study_page
     from sweetspot.store import Store
 
@@ -83,6 +85,8 @@ def dashboard(
         if not is_private:
             _warn("what it sends goes unencrypted, passwords too: put a proxy that speaks TLS before it")
         print(f"{listener.address}{page}  (Ctrl-C ends it)", flush=True)
+        if not read_only:
+            threading.Thread(target=bring_up_to_date, args=(store, study), daemon=True).start()
         server_for(app, listener).run()
 
 

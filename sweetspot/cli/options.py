@@ -11,7 +11,9 @@ import typer
 
 Dataset = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Data set, with its built-in study: see sweetspot datasets; or npz:PATH."),
+    typer.Option(
+        metavar="NAME", help="Data set, with its built-in study: see sweetspot datasets; or imagefolder:PATH, npz:PATH."
+    ),
 ]
 StudyFile = Annotated[
     str | None,

@@ -17,7 +17,7 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @app.callback(invoke_without_command=True)
 def main(context: typer.Context) -> None:
-    """Show, check and free the teachers, students and checkpoints that are kept."""
+    """Show, check and free what is kept of networks."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 

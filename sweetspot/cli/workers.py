@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def main(context: typer.Context, storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
-    """The workers of all machines: where they are, what they train, and when they were last heard of."""
+    """The workers of all machines. Where they are, what they train, and when they were last heard of."""
     if context.invoked_subcommand is not None:
         given = {"--storage": storage, "--artifacts": artifacts, "--json": json_ or None}
         variables = {"--storage": "SWEETSPOT_STORAGE", "--artifacts": "SWEETSPOT_ARTIFACTS"}

@@ -2,7 +2,8 @@
 
 A model is added by writing one function ``(*, classes, channels, image_size, **options) -> nn.Module`` and one line of
 ``_BUILT_IN``. A model from outside is an entry point of the group ``sweetspot.models``: its name is the model's name,
-its object a callable ``(classes, channels, image_size) -> nn.Module``, called with keywords.
+its object a callable ``(classes, channels, image_size) -> nn.Module``, called with keywords. The networks of
+torchvision and timm go by ``torchvision:NAME`` and ``timm:NAME`` (:mod:`sweetspot.models.libraries`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from sweetspot.errors import UserError, unknown_name
+from sweetspot.models import libraries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,13 +104,18 @@ _BUILT_IN: Mapping[str, ModelSpec] = {
 }
 
 
+_TRIED: dict[tuple[int, ...], Callable[..., Any]] = {}
+"""The functions of others that gave a working network, by their ids and the sizes that they were given."""
+
+
 def names() -> tuple[str, ...]:
-    """All models: the built-in ones by family and size, then those of other distributions by name.
+    """All models: the built-in ones by family and size, the forms of the libraries, then other distributions' by name.
 
     Raises:
         UserError: an entry point bears a name that is taken.
     """
-    return tuple(_specs())
+    specs = _specs()
+    return (*_BUILT_IN, *libraries.FORMS, *(name for name in specs if name not in _BUILT_IN))
 
 
 def describe(name: str) -> str:
@@ -117,14 +124,14 @@ def describe(name: str) -> str:
     Raises:
         UserError: there is no such model, or an entry point bears a name that is taken.
     """
-    return _spec(name).description
+    return libraries.describe(name) if libraries.is_of_library(name) else _spec(name).description
 
 
 def build(name: str, *, classes: int, channels: int, image_size: int) -> nn.Module:
     """The network, freshly initialised from torch's global random numbers, on torch's default device.
 
     Args:
-        name: one of ``names()``.
+        name: one of ``names()``, with a network's name in place of ``NAME``.
         classes: width of the response, at least 2.
         channels: of an image: 1 for grey, 3 for colour.
         image_size: side of the square images, in pixels.
@@ -137,9 +144,11 @@ def build(name: str, *, classes: int, channels: int, image_size: int) -> nn.Modu
             should be.
         ValueError: a size makes no sense.
     """
-    spec = _spec(name)
     if classes < 2 or channels < 1 or image_size < 1:
         raise ValueError(f"no network for {classes=}, {channels=}, {image_size=}")
+    if libraries.is_of_library(name):
+        return libraries.build(name, classes=classes, channels=channels, image_size=image_size)
+    spec = _spec(name)
     if image_size < spec.smallest_image:
         raise UserError(
             f"model {name!r} needs images of at least {spec.smallest_image}x{spec.smallest_image} pixels, and these "
@@ -159,7 +168,7 @@ def count_parameters(model: nn.Module) -> int:
 def _spec(name: str) -> ModelSpec:
     specs = _specs()
     if name not in specs:
-        raise unknown_name("model", name, specs)
+        raise unknown_name("model", name, names())
     return specs[name]
 
 
@@ -185,8 +194,6 @@ def _load(name: str, spec: ModelSpec) -> Callable[..., Any]:
 
 def _build_from_outside(name: str, spec: ModelSpec, sizes: Mapping[str, int]) -> nn.Module:
     """As ``build``, for code that is not ours: whatever does not keep the contract is named with its distribution."""
-    from torch import nn
-
     culprit = f"model {name!r} of the distribution {spec.distribution!r}"
     try:
         function = _load(name, spec)
@@ -199,6 +206,24 @@ def _build_from_outside(name: str, spec: ModelSpec, sizes: Mapping[str, int]) ->
         raise UserError(
             f"{culprit} cannot be called with classes, channels and image_size ({error}): mend {spec.source!r}"
         ) from error
+    from sweetspot.models.contract import refuse_other_weights, try_out
+
+    def make() -> nn.Module:
+        return _made(function, culprit, spec, sizes)
+
+    # Tried once in a process; the function is kept, so that no other is ever taken for it.
+    key = id(function), *sizes.values()
+    if key not in _TRIED:
+        try_out(make, culprit, sizes, f"mend {spec.source!r}")
+        _TRIED[key] = function
+    network = make()
+    refuse_other_weights(network, name, str(spec.distribution))
+    return network
+
+
+def _made(function: Callable[..., Any], culprit: str, spec: ModelSpec, sizes: Mapping[str, int]) -> nn.Module:
+    from torch import nn
+
     model = function(**sizes)
     if not isinstance(model, nn.Module):
         raise UserError(f"{culprit} is a {type(model).__name__}, not a torch.nn.Module: mend {spec.source!r}")

@@ -77,6 +77,7 @@ def usage_text(usage: Usage, where: str) -> RenderableType:
         "what teachers need to be trained on (optimiser states)": usage.optimizers,
         "students": usage.students,
         "checkpoints of runs that are under way or were interrupted": usage.checkpoints,
+        "pictures on dashboards": usage.pictures,
         "left over: no row refers to it": usage.left_over,
         "found damaged and put aside": usage.quarantined,
         f"in all, in {where}": usage.total,

@@ -36,20 +36,25 @@ class ArtifactsError(RunError):
     """The artifacts as a whole cannot be written or read: full, read-only, or not there."""
 
 
+FileKind = Literal["blob", "partial", "quarantine", "picture"]
+_FOLDERS: dict[str, FileKind] = {"blobs": "blob", "quarantine": "quarantine", "optuna": "picture"}
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A file of the artifacts.
 
     Attributes:
         name: of a blob, the SHA-256 of what it ought to hold; of others, the file's name.
-        kind: "partial" is what a writer that died has left; "quarantine" a blob that was found damaged.
+        kind: "partial" is what a writer that died has left; "quarantine" a blob that was found damaged; "picture" an
+            artifact that dashboards show.
         size: bytes.
         modified: when it was written, in seconds since 1970, by the clock of where it lies.
     """
 
     path: str
     name: str
-    kind: Literal["blob", "partial", "quarantine"]
+    kind: FileKind
     size: int
     modified: float
 
@@ -128,17 +133,15 @@ class Artifacts:
             self._fs.rm_file(self._blob(name))
 
     def files(self) -> Iterator[StoredFile]:
-        """The blobs that lie here, what dying writers have left, and what was put aside; in no order."""
+        """The blobs and pictures that lie here, what dying writers have left, and what was put aside; in no order."""
         self._fs.invalidate_cache()
-        for folder in ("blobs", "quarantine"):
+        for folder, kind in _FOLDERS.items():
             for path, info in self._fs.find(f"{self._root}/{folder}", detail=True).items():
                 name = path.rsplit("/", 1)[-1]
-                kind: Literal["blob", "partial", "quarantine"] = "blob"
-                if folder == "quarantine":
-                    kind = "quarantine"
-                elif not re.fullmatch("[0-9a-f]{64}", name):
-                    kind = "partial"
-                yield StoredFile(path, name, kind, int(info.get("size") or 0), _modified(info))
+                is_whole = kind == "quarantine" or not name.endswith(".partial")
+                yield StoredFile(
+                    path, name, kind if is_whole else "partial", int(info.get("size") or 0), _modified(info)
+                )
 
     def remove_file(self, file: StoredFile) -> bool:
         """Remove one of :meth:`files`; False if it is gone, or was written again since it was listed."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
+from optuna.storages._rdb.models import StudyModel, TrialHeartbeatModel, TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, delete, event, func, insert, inspect, select
 from sqlalchemy.engine import URL
@@ -157,6 +157,21 @@ class Database:
     def close(self) -> None:
         self.storage.remove_session()
         self.engine.dispose()
+
+    @outlasting
+    def study_names(self, beginning: str) -> list[str]:
+        """The names of the Optuna studies that begin so, sorted.
+
+        Optuna's own listing reads all that dashboards show of every study with them.
+        """
+        column = StudyModel.study_name
+        with self.session() as session:
+            names = session.scalars(select(column).where(column.startswith(beginning, autoescape=True)))
+            return sorted(name for name in names if name.startswith(beginning))  # databases may ignore case
+
+    def has_study(self, name: str) -> bool:
+        """Whether there is an Optuna study of this name."""
+        return name in self.study_names(name)
 
 
 def open_database(url: URL, run: RunConfig | None = None) -> Database:

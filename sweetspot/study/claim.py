@@ -12,6 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweetspot.errors import UserError
 from sweetspot.store import Lease, LostLeaseError
 from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.store.outage import DatabaseDownError
@@ -77,6 +78,7 @@ def run_next(job: Job, workplace: Workplace) -> Outcome:
         StoppedError: once the trial is given back, if the worker was asked to stop.
         KeyboardInterrupt: likewise.
         ArtifactsError, DatabaseDownError: likewise, if the store has not answered for too long.
+        UserError: likewise, if this worker cannot do it: its network is not the one that made the stored weights.
     """
     claim = workplace.leases.acquire(claim_lease(job.study.study_name))
     if claim is None:
@@ -157,7 +159,7 @@ class _Run:
             self._note(trial, GIVEN_BACK, "drained")
             self._ending = error
             raise
-        except (ArtifactsError, DatabaseDownError) as error:  # no fault of the point's, and no other would fare better
+        except (ArtifactsError, DatabaseDownError, UserError) as error:  # no fault of the point's: no other fares better
             self._note(trial, GIVEN_BACK, str(error))
             self._ending = error
             raise

@@ -83,7 +83,7 @@ class Plan:
 
 def current_plan(store: Store, name: str) -> Plan | None:
     """The plan of a study's confirmation; None before one was made."""
-    if name + CONFIRM not in optuna.get_all_study_names(store.database.storage):
+    if not store.database.has_study(name + CONFIRM):
         return None
     text = load(store, name + CONFIRM).user_attrs.get("plan")
     return Plan.from_json(text) if text else None

@@ -101,13 +101,14 @@ def _branch_of(checkpoint: Checkpoint) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes in the artifacts by what they are, each blob counted once; pictures and the like are not counted.
+    """Bytes in the artifacts by what they are, each blob counted once.
 
     Attributes:
         teachers: weights of snapshots.
         optimizers: what snapshots need to be trained on.
         students: weights of students.
         checkpoints: where interrupted runs go on.
+        pictures: what dashboards show.
         left_over: what no row refers to, and what dying writers have left.
         quarantined: what was found damaged.
         free: what the disk has left; None where it is not a disk of this machine.
@@ -117,14 +118,15 @@ class Usage:
     optimizers: int
     students: int
     checkpoints: int
+    pictures: int
     left_over: int
     quarantined: int
     free: int | None
 
     @property
     def total(self) -> int:
-        parts = (self.teachers, self.optimizers, self.students, self.checkpoints, self.left_over, self.quarantined)
-        return sum(parts)
+        networks = self.teachers + self.optimizers + self.students + self.checkpoints
+        return networks + self.pictures + self.left_over + self.quarantined
 
 
 def usage(store: Store) -> Usage:
@@ -138,13 +140,14 @@ def usage(store: Store) -> Usage:
     kinds |= {t.weights: "teachers" for t in store.external_teachers.all()}
     sizes: Counter[str] = Counter()
     for file in files:
-        kind = "quarantined" if file.kind == "quarantine" else "left_over"
-        sizes[kinds.get(file.name, kind) if file.kind == "blob" else kind] += file.size
+        of_kind = {"blob": kinds.get(file.name, "left_over"), "quarantine": "quarantined", "picture": "pictures"}
+        sizes[of_kind.get(file.kind, "left_over")] += file.size
     return Usage(
         teachers=sizes["teachers"],
         optimizers=sizes["optimizers"],
         students=sizes["students"],
         checkpoints=sizes["checkpoints"],
+        pictures=sizes["pictures"],
         left_over=sizes["left_over"],
         quarantined=sizes["quarantined"],
         free=store.artifacts.free_bytes(),
@@ -366,7 +369,8 @@ def _references(store: Store) -> Counter[str]:
 def _left_over(files: Iterable[StoredFile], references: Counter[str]) -> Iterator[StoredFile]:
     for file in files:
         is_old = time.time() - file.modified > LEFT_OVER_SECONDS
-        if file.kind == "quarantine" or (is_old and (file.kind == "partial" or not references[file.name])):
+        is_unused = file.kind == "partial" or (file.kind == "blob" and not references[file.name])
+        if file.kind == "quarantine" or (is_old and is_unused):
             yield file
 
 

@@ -88,7 +88,7 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
     """
     there = store.studies.get(name)
     if there is None:
-        is_taken = name in optuna.get_all_study_names(store.database.storage)
+        is_taken = store.database.has_study(name)
         there = store.studies.get(name)  # again: another process may have created it between the two looks
         if there is None and is_taken:
             raise UserError(
@@ -162,7 +162,7 @@ def load(store: Store, name: str) -> optuna.Study:
 
 def companions(store: Store, name: str) -> list[str]:
     """The names of a study's companions (its confirmation), which are hidden from listings."""
-    return [n for n in optuna.get_all_study_names(store.database.storage) if n.startswith(f"{name}/")]
+    return store.database.study_names(f"{name}/")
 
 
 def failures_in_a_row(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

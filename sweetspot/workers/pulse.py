@@ -61,9 +61,7 @@ class Pulse:
         """The worker begins a trial; None: it has ended."""
         self.say(study=study, trial=number, phase="idle" if number is None else "starting", detail={})
 
-    def progress(
-        self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None
-    ) -> None:
+    def progress(self, phase: str, point: AnyPoint | None, epoch: int, similarity_entropy: float | None) -> None:
         """An :class:`~sweetspot.study.workplace.OnProgress` that says it, and how fast it goes."""
         detail: dict[str, Any] = {"epoch": epoch}
         if isinstance(point, Point):

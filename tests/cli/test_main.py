@@ -18,7 +18,7 @@ from sweetspot.training.device import resolve_precision
 
 COMMANDS = [
     "dashboard", "optimize", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies", "datasets",
-    "models", "snapshots", "workers",
+    "models", "snapshots", "workers", "watch", "plot", "report", "export", "teacher", "doctor",
 ]  # fmt: skip
 TINY = [
     *("--set", "search.epochs=[1]"),
@@ -66,7 +66,9 @@ def test_help_of_optimize_says_the_defaults(command: Callable[..., Any]) -> None
         assert f"default: {default}" in said
 
 
-@pytest.mark.parametrize("name", ["optimize", "entropy", "worker", "status", "best", "trials", "delete"])
+@pytest.mark.parametrize(
+    "name", ["optimize", "entropy", "worker", "status", "best", "trials", "delete", "watch", "plot", "report", "export"]
+)
 def test_every_command_that_touches_a_study_takes_storage_and_artifacts(command: Callable[..., Any], name: str) -> None:
     said = command(name, "--help").out
     for word in ("--storage", "--artifacts", "SWEETSPOT_STORAGE", "SWEETSPOT_ARTIFACTS"):
@@ -74,7 +76,20 @@ def test_every_command_that_touches_a_study_takes_storage_and_artifacts(command:
 
 
 def test_every_command_that_reports_answers_programs(command: Callable[..., Any]) -> None:
-    for name in ("optimize", "entropy", "status", "best", "trials", "studies", "datasets", "models"):
+    for name in (
+        "optimize",
+        "entropy",
+        "status",
+        "best",
+        "trials",
+        "studies",
+        "datasets",
+        "models",
+        "watch",
+        "report",
+        "export",
+        "doctor",
+    ):
         assert "--json" in command(name, "--help").out
 
 

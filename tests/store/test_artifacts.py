@@ -305,19 +305,19 @@ def test_putting_again_makes_a_blob_young(tmp_path: Path) -> None:
 # -- what lies here ---------------------------------------------------------------------------------------------------
 
 
-def test_files_are_blobs_what_writers_left_and_what_was_put_aside(artifacts: Artifacts) -> None:
+def test_files_are_blobs_and_pictures_what_writers_left_and_what_was_put_aside(artifacts: Artifacts) -> None:
     good, damaged = artifacts.put(b"weights"), artifacts.put(b"others")
     _spoil(artifacts, damaged, b"other")
     with pytest.raises(DamagedBlobError):
         artifacts.get(damaged)
     artifacts._fs.pipe_file(f"{artifacts._root}/blobs/{good[:2]}/{good}.0123abcd.partial", b"wei")
-    artifacts.write("picture", io.BytesIO(b"not ours"))
+    artifacts.write("picture", io.BytesIO(b"of a study"))
     files = {file.kind: file for file in artifacts.files()}
-    assert {kind: file.size for kind, file in files.items()} == {"blob": 7, "partial": 3, "quarantine": 5}
+    assert {kind: file.size for kind, file in files.items()} == {"blob": 7, "partial": 3, "quarantine": 5, "picture": 10}
     assert files["blob"].name == good
     assert files["quarantine"].name.startswith(damaged)
     assert all(abs(time.time() - file.modified) < 100 for file in files.values())
-    assert [artifacts.remove_file(file) for file in files.values()] == [True] * 3
+    assert [artifacts.remove_file(file) for file in files.values()] == [True] * 4
     assert [artifacts.remove_file(file) for file in files.values()] == [False] * 3
     assert list(artifacts.files()) == []
     assert artifacts.open_reader("picture").read() == b"not ours"
