@@ -22,7 +22,7 @@ def main(context: typer.Context) -> None:
 def add(
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The network's state dict.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="Which network it is: see sweetspot models.")],
-    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="How long it was trained.")],
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, max=2**31 - 1, help="How long it was trained.")],
     dataset: Dataset = None,
     study: StudyFile = None,
     name: Annotated[

@@ -111,7 +111,8 @@ def artifacts_url(text: str | None, database: URL) -> str:
 def shown(url: URL | str) -> str:
     """The address as it may be printed: without the password, and without query values that may hold one."""
     text = url.render_as_string(hide_password=True) if isinstance(url, URL) else url
-    text = re.sub(r"(://[^:/@]*):[^?]*@", r"\1:***@", text)  # to the last @: people leave @ and / in passwords
+    # To the last @: people leave @, / and ? in passwords. An @ behind a port and a ? belongs to the query.
+    text = re.sub(r"(://[^:/@]*):(?:[^?]*@|(?!\d+/).*@)", r"\1:***@", text)
     return re.sub(r"([?&][^=&]*(?:passw|secret|token|key)[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
 
 

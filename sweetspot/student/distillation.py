@@ -123,9 +123,11 @@ def distill(
 
     plan = schedule(options.schedule, options.epochs)
     loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
+    views: Tensor | None = None
     responses: Tensor | None = None
     for epoch in range(min(student.epoch for student in students), options.epochs):
         started = time.monotonic()
+        views = None  # what the last epoch was shown goes before the next is made: they are large
         views = data.views(view_seed, epoch)
         if teacher is not None and (responses is None or data.views_differ):
             responses = respond(teacher, views, teacher_precision)

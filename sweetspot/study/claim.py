@@ -12,7 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweetspot.errors import UserError
+from sweetspot.errors import RunError, UserError
 from sweetspot.store import Lease, LostLeaseError
 from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.store.outage import DatabaseDownError
@@ -159,7 +159,7 @@ class _Run:
             self._note(trial, GIVEN_BACK, "drained")
             self._ending = error
             raise
-        except (ArtifactsError, DatabaseDownError, UserError) as error:  # no fault of the point's: no other fares better
+        except (ArtifactsError, DatabaseDownError, UserError) as error:  # no fault of the point's, nor of others'
             self._note(trial, GIVEN_BACK, str(error))
             self._ending = error
             raise
@@ -168,8 +168,12 @@ class _Run:
         except Exception as error:
             if self._store.studies.get(self._study.study_name.removesuffix(CONFIRM)) is None:
                 raise  # somebody has deleted the study
-            last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
-            _log.exception("trial %d failed", trial.number)
+            if isinstance(error, RunError):
+                last_line = str(error)
+                _log.warning("trial %d failed: %s", trial.number, error)
+            else:
+                last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+                _log.exception("trial %d failed", trial.number)
             self._note(trial, "error", last_line)
             raise
 

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweetspot.config import canonical_json
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import Labelled, StudyData
+from sweetspot.errors import RunError, UserError
 from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
 from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
@@ -219,6 +220,10 @@ class Arm:
         try:
             visit.train_teacher()
             students = visit.train_students("confirm", range(plan.seeds), test, plan.test_hash)
+        except UserError as error:
+            if arm in NEEDED:
+                raise
+            raise RunError(str(error)) from error  # the others go on without it
         finally:
             visit.tell_spent(trial.set_user_attr)
         accuracies = [float(s.test_accuracy or 0.0) for s in students]

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class ExternalPoint:
-    """A teacher that was trained elsewhere, with whatever else of its students is searched.
+    """A teacher that was trained elsewhere, with whatever else of its students is searched. Its name makes no other.
 
     Attributes:
         weights: the blob of its weights.
@@ -47,7 +47,7 @@ class ExternalPoint:
 
     weights: str
     model: str
-    name: str
+    name: str = field(compare=False)
     epochs: int
     others: tuple[tuple[str, float | str], ...] = ()
 

@@ -182,7 +182,8 @@ class Visit:
         """What this visit has cost so far, as user attributes."""
         spent = self._trajectory.spent if self._trajectory is not None else None
         trained = self.epochs_trained
-        reached = spent.epochs_reached if spent else 0
+        # What was trained elsewhere was neither asked for here nor saved.
+        reached = spent.epochs_reached if spent and not isinstance(self._point, ExternalPoint) else 0
         return {
             "epochs_reached": reached,
             "epochs_trained": trained,

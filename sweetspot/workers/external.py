@@ -1,5 +1,6 @@
 """``teacher add``: a network that was trained elsewhere becomes a teacher of the store, measured."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
-from sweetspot.errors import UserError, one_line
+from sweetspot.errors import RunError, UserError, one_line
 from sweetspot.store import TRUNK, ExternalTeacher, Measurement, Probe, Store
 from sweetspot.store.url import data_folder
 from sweetspot.study.space import ExternalPoint
@@ -18,7 +19,7 @@ from sweetspot.study.workplace import resolved
 from sweetspot.teacher.measuring import as_teacher, measure
 from sweetspot.teacher.training import network
 from sweetspot.training.device import devices, prepare
-from sweetspot.training.engine import DivergedError
+from sweetspot.training.engine import DivergedError, OutOfMemoryError, memory_errors
 from sweetspot.training.weights import from_bytes, to_bytes
 
 _SHOWN = 3
@@ -66,7 +67,7 @@ def add_teacher(
     """
     tensors = _read(file)
     chosen = devices(device)[0]
-    config = resolved(config, chosen)
+    config = _for_one(resolved(config, chosen))
     images = load_study_data(config, data or data_folder(), prepare(chosen, config.run))
     called = name or file.name.removesuffix(".safetensors")
     point = ExternalPoint("", config.teacher.model, called, epochs)
@@ -74,12 +75,16 @@ def add_teacher(
     model = network(recipe, images, torch.device(chosen))
     _load(model, tensors, file, config, images)
     weights = to_bytes(model.state_dict())
-    teacher = as_teacher(model, recipe, images, torch.device(chosen))
     try:
-        measured = measure(teacher, recipe, images, epochs, config.teacher.probe_temperature, recomputed=True)
+        with memory_errors():
+            teacher = as_teacher(model, recipe, images, torch.device(chosen))
+            measured = measure(teacher, recipe, images, epochs, config.teacher.probe_temperature, recomputed=True)
     except DivergedError:
         raise UserError(f"{file}: the responses of this {config.teacher.model} are not finite") from None
+    except OutOfMemoryError as error:
+        raise RunError(f"{config.teacher.model} does not fit in memory here ({error}): try --device cpu") from None
     with Store(storage, artifacts) as store:
+        _check_name(store, called, hashlib.sha256(weights).hexdigest())
         added = ExternalTeacher(store.artifacts.put(weights), images.hash, config.teacher.model, called, epochs)
         store.external_teachers.add(added)
         point = ExternalPoint(added.weights, added.model, added.name, added.epochs)
@@ -104,6 +109,21 @@ def remove_teacher(store: Store, name: str) -> ExternalTeacher:
         raise UserError(f"{several} called {name!r}: give a name or the beginning of a hash; there are {known}")
     store.external_teachers.remove(found[0])
     return found[0]
+
+
+def _for_one(config: StudyConfig) -> StudyConfig:
+    """The configuration without the search's batch sizes: nothing is searched, so that none can be too large."""
+    search = config.search.model_copy(update={"batch_size": (config.student.batch_size,)})
+    return config.model_copy(update={"search": search})
+
+
+def _check_name(store: Store, name: str, weights: str) -> None:
+    for other in store.external_teachers.all():
+        if other.name == name and other.weights != weights:
+            raise UserError(
+                f"another teacher is called {name!r} ({other.weights[:8]}): give this one another --name, or remove "
+                f"that one with sweetspot teacher remove {other.weights[:8]}"
+            )
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:

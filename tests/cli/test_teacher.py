@@ -42,6 +42,7 @@ def test_mistakes_are_told_in_one_line(refused: Callable[..., str], file: str, t
     assert "what is the data?" in refused("teacher", "add", file, "--model", "convnet", "--epochs", "3")
     assert "--model" in refused("teacher", "add", file, *GIVEN[2:])
     assert "'--epochs'" in refused("teacher", "add", file, *GIVEN[:4], "--epochs", "0")
+    assert "'--epochs'" in refused("teacher", "add", file, *GIVEN[:4], "--epochs", str(2**31))
     assert "cannot read" in refused("teacher", "add", str(tmp_path), *GIVEN)
     assert "1 to 200 printable characters" in refused("teacher", "add", file, *GIVEN, "--name", "a\nb")
     assert "no teacher is called 'nobody'" in refused("teacher", "remove", "nobody")

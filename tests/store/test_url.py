@@ -170,14 +170,14 @@ def test_a_password_is_never_shown(text: str) -> None:
         assert "lab" in address
 
 
-@pytest.mark.parametrize("password", ["hun@ter2", "hun/ter2", "hun:ter2", "/hun@ter2/"])
+@pytest.mark.parametrize("password", ["hun@ter2", "hun/ter2", "hun:ter2", "/hun@ter2/", "hun?ter2", "5?ter2"])
 def test_no_part_of_a_password_that_should_have_been_quoted_is_shown(password: str) -> None:
     assert shown(f"postgresql://ann:{password}@lab/studies") == "postgresql://ann:***@lab/studies"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["postgresql://ann@lab/studies", "postgresql://lab:5432/studies", "sqlite:////data/key=3/study.db", "/data/a@b:c"],
+    ["postgresql://ann@lab/studies", "postgresql://lab:5432/studies", "postgresql://lab:5432/s?user=a@b", "sqlite:////data/key=3/study.db", "/data/a@b:c"],
 )
 def test_an_address_without_a_secret_is_shown_as_it_is(text: str) -> None:
     assert shown(text) == text

@@ -1,6 +1,7 @@
 """A teacher that was trained elsewhere: registered, measured, and an arm of the confirmation."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sweetspot.models import build
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.store import Store
 from sweetspot.store.artifacts import Artifacts
+from sweetspot.store.url import data_folder
 from sweetspot.study.confirmation import ALONE, BEST, YOURS
 from sweetspot.study.deletion import delete_study
 from sweetspot.study.housekeeping import collect, usage, verify
@@ -49,7 +51,7 @@ def add(url: str, file: Path, config: StudyConfig = CONFIG, epochs: int = 240, n
 
 
 def run(store: Store, url: str, config: StudyConfig = CONFIG, name: str = "tiny") -> StudyResult:
-    create_or_continue(store, name, config, load_study_data(config, None, torch.device("cpu")))
+    create_or_continue(store, name, config, load_study_data(config, data_folder(), torch.device("cpu")))
     work(name, storage=url, device="cpu")
     return read_result(store, name)
 
@@ -156,3 +158,34 @@ def test_what_is_not_such_a_network_is_refused_and_nothing_is_recorded(store: St
     refused("is not a safetensors file")
     file.unlink()
     refused("cannot read .*mine.safetensors: No such file")
+
+
+def test_what_was_trained_elsewhere_was_not_saved_by_sharing(store: Store, url: str, file: Path) -> None:
+    add(url, file, epochs=100_000)
+    cost = run(store, url).cost
+    assert cost.teacher_epochs_requested < 100
+
+
+def test_a_name_means_one_teacher_and_a_new_name_is_no_new_one(store: Store, url: str, file: Path) -> None:
+    add(url, file)
+    looks = run(store, url).record.test_looks
+    add(url, file, name="renamed")
+    assert [t.name for t in store.external_teachers.all()] == ["renamed"]
+    assert run(store, url).record.test_looks == looks
+    torch.manual_seed(9)
+    save_file(build("convnet", classes=10, channels=1, image_size=8).state_dict(), file)
+    with pytest.raises(UserError, match=r"another teacher is called 'renamed' \(\w{8}\): give this one another --name"):
+        add(url, file, name="renamed")
+
+
+def test_a_network_that_this_worker_cannot_build_costs_the_other_arms_nothing(
+    store: Store, url: str, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher = add(url, file).teacher
+    store.external_teachers.remove(teacher)
+    store.external_teachers.add(replace(teacher, model="of-a-plug-in"))
+    result = run(store, url)
+    assert result.confirmation is not None
+    assert "could not teach" in result.verdict
+    assert "failed: unknown model 'of-a-plug-in'" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import optuna
 from optuna.storages._rdb.models import StudySystemAttributeModel
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -32,6 +33,11 @@ def note_keys(trial_id: int | None) -> tuple[str, str]:
 def figure_key(name: str) -> str:
     """The key of a figure's slices, without their numbers."""
     return f"dashboard:plot_data:{name}:"
+
+
+def artifact_path(trial: optuna.Trial, artifact: str) -> str:
+    """Where a dashboard serves an artifact of a trial. Optuna-dashboard's own function imports scikit-learn with it."""
+    return f"/artifacts/{trial.study._study_id}/{trial._trial_id}/{artifact}"
 
 
 class Attributes:

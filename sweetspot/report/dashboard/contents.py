@@ -134,7 +134,7 @@ class Contents:
         self._leases = leases
         self._clock = clock
         self._sleep = sleep
-        self._not_before = -float("inf")
+        self._not_before = clock() + _SECONDS  # at first there is nothing to be seen
 
     def refresh(self) -> None:
         """Publish if nobody has for a while, and nobody does at this moment."""
@@ -232,7 +232,7 @@ def _made_of(store: Store, name: str) -> str:
                 select(StudyModel.study_name, TrialModel.state, func.count())
                 .join(TrialModel, TrialModel.study_id == StudyModel.study_id)
                 .where((StudyModel.study_name == name) | StudyModel.study_name.startswith(f"{name}/", autoescape=True))
-                .where(TrialModel.state.in_((TrialState.COMPLETE, TrialState.PRUNED)))
+                .where(TrialModel.state.in_((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)))
                 .group_by(StudyModel.study_name, TrialModel.state)
             )
             return sorted([study, state.name, number] for study, state, number in rows)

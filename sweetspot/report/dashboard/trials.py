@@ -7,9 +7,8 @@ from tempfile import TemporaryDirectory
 
 import optuna
 from optuna.artifacts import upload_artifact
-from optuna_dashboard.artifact import get_artifact_path
 
-from sweetspot.report.dashboard.attributes import Attributes, in_transaction, note_keys
+from sweetspot.report.dashboard.attributes import Attributes, artifact_path, in_transaction, note_keys
 from sweetspot.report.dashboard.note import merged
 from sweetspot.report.notes import trial_note
 from sweetspot.store import Store
@@ -56,7 +55,7 @@ def _uploaded(store: Store, trial: optuna.Trial, findings: Findings, folder: Pat
         except Exception as error:  # of matplotlib, or whatever each file system of fsspec has
             _log.warning("trial %d has no picture %s: %s: %s", trial.number, name, type(error).__name__, error)
         else:
-            yield caption, get_artifact_path(trial, artifact)
+            yield caption, artifact_path(trial, artifact)
 
 
 def _pictures(findings: Findings) -> Iterator[tuple[str, str, Callable[[], bytes]]]:

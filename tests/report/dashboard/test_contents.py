@@ -201,7 +201,9 @@ def test_no_password_gets_into_the_note(store: Store) -> None:
 
 
 class Clock:
-    now = 1000.0
+    """When a worker begins; in the first half minute there is nothing to be seen."""
+
+    now = 970.0
 
     def __call__(self) -> float:
         return self.now
@@ -220,6 +222,9 @@ def test_workers_publish_from_time_to_time_whoever_of_them_it_is(quiet: Store) -
     clock = Clock()
     ann, bob = (Contents(quiet, NAME, leases(quiet), clock) for _ in range(2))
     ann.refresh()
+    assert "sweetspot:contents" not in attributes(quiet)
+    clock.now = 1000.0
+    ann.refresh()
     assert written(quiet) == 1000.0
     go_on(quiet)
     for clock.now in (1001.0, 1029.0):
@@ -237,6 +242,7 @@ def test_workers_publish_from_time_to_time_whoever_of_them_it_is(quiet: Store) -
 def test_what_takes_long_is_done_less_often(quiet: Store) -> None:
     clock = Clock()
     worker = Contents(quiet, NAME, leases(quiet), clock)
+    clock.now = 1000.0
     worker.refresh()
     state = attributes(quiet)["sweetspot:contents"] | {"seconds": 10.0}
     quiet.database.storage.set_study_system_attr(study_of(quiet)._study_id, "sweetspot:contents", state)
@@ -252,6 +258,7 @@ def test_what_takes_long_is_done_less_often(quiet: Store) -> None:
 def test_at_the_end_it_is_written_at_once_and_only_if_something_has_changed(quiet: Store) -> None:
     clock = Clock()
     worker = Contents(quiet, NAME, leases(quiet), clock)
+    clock.now = 1000.0
     worker.refresh()
     go_on(quiet)
     clock.now = 1001.0

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from tiny_study import tiny_config
 
-from sweetspot.report.dashboard.attributes import Attributes, in_transaction, note_keys
+from sweetspot.report.dashboard.attributes import Attributes, artifact_path, in_transaction, note_keys
 from sweetspot.report.dashboard.trials import describe_trial
 from sweetspot.store import ClassSimilarity, Measurement, Store, Student
 from sweetspot.store.trajectories import MEASURES
@@ -233,3 +233,10 @@ def test_half_of_a_change_is_never_seen(storage: str, tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             in_transaction(store, study._study_id, change)
         assert store.database.storage.get_study_system_attrs(study._study_id) == {}
+
+
+def test_pictures_are_where_optuna_dashboard_serves_them(store: Store) -> None:
+    from optuna_dashboard.artifact import get_artifact_path
+
+    trial = optuna.create_study(storage=store.database.storage).ask()
+    assert artifact_path(trial, "abc") == get_artifact_path(trial, "abc")
