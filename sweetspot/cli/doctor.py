@@ -23,8 +23,8 @@ def doctor(
 
     Exit status 1 if something is wrong.
     """
+    from sweetspot.report.doctor import checks_text
     from sweetspot.workers.doctor import examine
-    from sweetspot.workers.doctor.text import checks_text
 
     checks = examine(storage=storage, artifacts=artifacts, data=data, dataset=dataset, device=device)
     print_json([check.to_dict() for check in checks]) if json_ else print_rich(checks_text(checks))

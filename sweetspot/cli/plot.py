@@ -7,8 +7,6 @@ import typer
 
 from sweetspot.cli.options import Artifacts, Storage, StudyName
 
-_SUFFIXES = (".png", ".svg", ".html")
-
 
 def plot(
     figure: Annotated[
@@ -31,14 +29,14 @@ def plot(
     """Draw a figure of a study as it stands."""
     from sweetspot.errors import unknown_name
     from sweetspot.report.figures.catalogue import FIGURES
-    from sweetspot.report.output import check_output, write_output
+    from sweetspot.report.figures.files import SUFFIXES, content
+    from sweetspot.report.output import check_output, file_stem, write_output
 
     if figure not in FIGURES:
         raise unknown_name("figure", figure, FIGURES)
     if output is not None:
-        check_output(output, _SUFFIXES)
+        check_output(output, SUFFIXES)
 
-    from sweetspot.report.page.usage import file_stem
     from sweetspot.report.result import read_result
     from sweetspot.store import Store
 
@@ -47,19 +45,6 @@ def plot(
     drawn = FIGURES[figure](result)
     if output is None:
         output = Path(f"{file_stem(result.name)}-{figure}.png")
-        check_output(output, _SUFFIXES)
-    match output.suffix.lower():
-        case ".html":
-            from sweetspot.report.figures.plotly import page
-
-            content = page(drawn).encode()
-        case ".svg":
-            from sweetspot.report.figures.matplotlib import svg_file
-
-            content = svg_file(drawn)
-        case _:
-            from sweetspot.report.figures.matplotlib import picture
-
-            content = picture(drawn, "png")
-    write_output(output, content)
+        check_output(output, SUFFIXES)
+    write_output(output, content(drawn, output.suffix.lower()))
     print(f"wrote {output}")

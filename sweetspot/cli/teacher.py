@@ -63,15 +63,11 @@ def add(
 @app.command()
 def ls(storage: Storage = None, artifacts: Artifacts = None, json_: Json = False) -> None:
     """The teachers that were added, and the studies on their data."""
-    from sweetspot.report.external import teacher_dict, teachers_table
+    from sweetspot.report.external import listed, teacher_dict, teachers_table
     from sweetspot.store import Store
 
     with Store(storage, artifacts) as store:
-        records = store.studies.all()
-        found = [
-            (teacher, [record.name for record in records if record.data_hash == teacher.data_hash])
-            for teacher in store.external_teachers.all()
-        ]
+        found = listed(store)
     if json_:
         print_json([teacher_dict(teacher, studies) for teacher, studies in found])
     elif not found:

@@ -1,11 +1,10 @@
 """The model card of an export: what it is, how good it is, what it is not, and how to load it, for people.
 
 Written from the values of ``config.json`` alone (:mod:`sweetspot.report.exported`). Names (of studies, classes, data
-sets, networks) are other people's text: in the front matter they are quoted, elsewhere they stand in code spans.
+sets, networks) are other people's text: in the front matter they are quoted, elsewhere escaped or in code spans.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from sweetspot.errors import one_line
-from sweetspot.report.text import ARM_NAMES, percent
+from sweetspot.report.markdown import code, escaped
+from sweetspot.report.sentences import arm_called, counted, looks, percent, sentence
 
 _MOST_CLASSES = 20
 
@@ -33,7 +33,7 @@ def card(about: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# -- escaping ---------------------------------------------------------------------------------------------------------
+# -- front matter -----------------------------------------------------------------------------------------------------
 
 
 def yaml_string(text: str) -> str:
@@ -45,19 +45,6 @@ def yaml_string(text: str) -> str:
 def _yaml_escape(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def code(text: str) -> str:
-    """A text as a code span of Markdown, in which nothing is markup: neither Markdown nor HTML nor an address."""
-    line = one_line(text)
-    if not line.strip():
-        line = f'"{line}"'
-    longest = max(map(len, re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {line} {fence}" if longest else f"{fence}{line}{fence}"
-
-
-# -- the parts --------------------------------------------------------------------------------------------------------
 
 
 def _front_matter(about: Mapping[str, Any]) -> str:
@@ -74,6 +61,9 @@ def _front_matter(about: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
 def _summary(about: Mapping[str, Any]) -> str:
     teacher, student, point = about["teacher"], _student(about), about["point"]
     parts = [
@@ -81,9 +71,9 @@ def _summary(about: Mapping[str, Any]) -> str:
         f"A small network, the student ({student['parameters']:,} parameters), that was trained on the softened "
         f"outputs of a larger one, the teacher ({teacher['parameters']:,} parameters). How long and at which batch "
         f"size the teacher was trained is what the study {code(about['study'])} has searched with Sweetspot: "
-        f"**batch size {point['batch_size']}, {_epochs(point['epochs'])}** ({point['steps']:,} steps; epochs are "
-        f"{point['epochs_mean']}: {point['meaning']}).",
-        f"**Verdict:** {_sentence(about['verdict'])}",
+        f"**batch size {point['batch_size']}, {counted(point['epochs'], 'epoch')}** ({point['steps']:,} steps; epochs "
+        f"are {point['epochs_mean']}: {point['meaning']}).",
+        f"**Verdict:** {escaped(sentence(about['verdict']))}",
         *_bullets(about["notes"]),
     ]
     return "\n\n".join(parts)
@@ -94,7 +84,7 @@ def _loading(about: Mapping[str, Any]) -> str:
     shape = f"{images['channels']}, {images['size']}, {images['size']}"
     return f"""## Loading it
 
-In this folder, with Sweetspot (this is of {_plain(about["versions"]["sweetspot"])}) installed:
+In this folder, with Sweetspot (this is of {escaped(about["versions"]["sweetspot"])}) installed:
 
 ```python
 import sweetspot, torch
@@ -116,16 +106,15 @@ def _accuracies(about: Mapping[str, Any]) -> str:
             "over students and images; gains are in percentage points, with the same seeds and images on both sides."
         )
         parts.append("\n".join(_table(about["comparison"])))
-        looks = about["test_looks"]
-        parts.append(f"The test split has had {looks} look{'s' * (looks != 1)}, this confirmation included.")
+        parts.append(looks(about["test_looks"]))
     validation = students["validation"]
     parts.append(
-        f"The point was chosen by the validation accuracy of {_count(validation['replicates'], 'student')}: "
+        f"The point was chosen by the validation accuracy of {counted(validation['replicates'], 'student')}: "
         f"{percent(validation['mean'])}{_between(validation)}. Chosen as the best, it is partly luck."
     )
     whose = "the confirmation's fresh" if student["purpose"] == "confirm" else "the search's"
     parts.append(
-        f"The student in this folder is one of {whose} {_count(student['chosen_among'], 'student')} (replicate "
+        f"The student in this folder is one of {whose} {counted(student['chosen_among'], 'student')} (replicate "
         f"{student['replicate']}), the one with the highest validation accuracy: "
         f"{percent(student['accuracy']['value'])}, partly luck again. "
         f"{_own_test_accuracy(about)}"
@@ -154,26 +143,27 @@ def _table(arms: list[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for arm in arms:
         where = f"{arm['batch_size']} x {arm['epochs']}" if arm["batch_size"] is not None else ""
+        if arm["name"] is not None:
+            where = f"{escaped(arm['model'])}, {counted(arm['epochs'], 'epoch')}"
         gain = arm["gain_of_best"]
         said = "same point" if arm["same_as_best"] else _points(gain, "+") if gain is not None else ""
-        name = ARM_NAMES[arm["arm"]] if arm["arm"] in ARM_NAMES else code(arm["arm"]).replace("|", "\\|")
-        yield f"| {name} | {where} | {_points(arm['accuracy'])} | {said} |"
+        yield f"| {escaped(arm_called(arm['arm'], arm['name']))} | {where} | {_points(arm['accuracy'])} | {said} |"
 
 
 def _making(about: Mapping[str, Any]) -> str:
     recipe, distillation, point = about["recipe"], about["distillation"], about["point"]
     values = recipe["values"]
     optimizer, schedule = values["optimizer"], values["schedule"]
-    further = "".join(f", {_plain(name)} {code(_shown(value))}" for name, value in sorted(point["parameters"].items()))
+    further = "".join(f", {escaped(name)} {code(_shown(value))}" for name, value in sorted(point["parameters"].items()))
     augmentation = ", ".join(values["data"]["augmentation"]) or "none"
     return "\n\n".join(
         [
             "## How it was made",
             f"- Teacher: {optimizer['name']}, learning rate {optimizer['lr']:.6g} at batch size {point['batch_size']}, "
-            f"schedule {schedule['name']}, {_epochs(point['epochs'])}, augmentation {augmentation}, "
+            f"schedule {schedule['name']}, {counted(point['epochs'], 'epoch')}, augmentation {augmentation}, "
             f"{values['precision']}{further}. Its recipe is {recipe['hash'][:12]}.\n"
             f"- Student: temperature {distillation['temperature']:.6g}, alpha {distillation['alpha']:.6g} (weight of "
-            f"the teacher's outputs in the loss), {_epochs(distillation['epochs'])} at batch size "
+            f"the teacher's outputs in the loss), {counted(distillation['epochs'], 'epoch')} at batch size "
             f"{distillation['batch_size']}, {distillation['optimizer']['name']}, learning rate "
             f"{distillation['optimizer']['lr']:.6g}, schedule {distillation['schedule']['name']}, "
             f"{_student(about)['precision']}.",
@@ -218,7 +208,7 @@ def _files(about: Mapping[str, Any]) -> str:
             f"| {code(f'{kind}.safetensors')} | weights, {about[kind]['bytes']:,} bytes | {about[kind]['sha256']} |"
             for kind in ("student", "teacher")
         ),
-        f"| {code('config.json')} | format {about['format_version']}, exported {_plain(about['exported'][:10])} | |",
+        f"| {code('config.json')} | format {about['format_version']}, exported {escaped(about['exported'][:10])} | |",
     ]
     return "\n\n".join(["## Files", "\n".join(rows)])
 
@@ -232,29 +222,11 @@ def _student(about: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _bullets(sentences: list[str]) -> list[str]:
-    return ["\n".join(f"- {_plain(sentence)}" for sentence in sentences)] if sentences else []
-
-
-def _plain(text: str) -> str:
-    """Our own words, with what may be markup or an address in them escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$&@]|:(?=\S)|(?<=www)\.)", r"\\\1", one_line(text))
-
-
-def _sentence(text: str) -> str:
-    plain = _plain(text)
-    return f"{plain[:1].upper()}{plain[1:]}{'' if plain.endswith('.') else '.'}"
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
+    return ["\n".join(f"- {escaped(each)}" for each in sentences)] if sentences else []
 
 
 def _shown(value: float | str) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _between(accuracy: Mapping[str, Any]) -> str:
@@ -278,7 +250,7 @@ def export_text(about: Mapping[str, Any], folder: str) -> RenderableType:
     )
     lines = [
         f"wrote {one_line(folder)}: teacher {about['teacher']['model']} (batch {about['point']['batch_size']}, "
-        f"{_epochs(about['point']['epochs'])}), student {student['model']} ({seen})",
+        f"{counted(about['point']['epochs'], 'epoch')}), student {student['model']} ({seen})",
         *about["notes"],
         f"Load it: sweetspot.load_student({folder!r})",
     ]

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -20,12 +19,12 @@ import torchvision
 from sweetspot.data.study_data import StudyData
 from sweetspot.models.exported import FORMAT, FORMAT_VERSION, distribution_of
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import MEANING, percent
+from sweetspot.report.sentences import MEANING, percent, without_path
 from sweetspot.store import Student
 from sweetspot.study.confirmation import BEST
 from sweetspot.study.inference import Interval
 from sweetspot.study.ranking import Ranked
-from sweetspot.study.space import Point, config_at
+from sweetspot.study.space import ExternalPoint, Point, config_at
 from sweetspot.study.visit import distillation_at, recipe_at
 
 _Z = 1.959964
@@ -131,7 +130,7 @@ def about(
             "validation": _validation(result, best),
             "test": _arm_accuracy(confirmed.accuracies[BEST], confirmed.intervals[BEST]) if confirmed else None,
         },
-        "comparison": list(_comparison(result)),
+        "comparison": list(comparison(result)),
         "confirmed": confirmed.verdict.confirmed if confirmed else None,
         "verdict": _verdict(result),
         "test_looks": confirmed.plan.looks if confirmed else 0,
@@ -143,12 +142,6 @@ def about(
         },
         "config": _config_without_path(result),
     }
-
-
-def without_path(dataset: str) -> str:
-    """A data set's name; of one that is given by its path, the last component."""
-    kind, colon, path = dataset.partition(":")
-    return f"{kind}:{Path(path).name}" if colon else kind
 
 
 def _config_without_path(result: StudyResult) -> dict[str, Any]:
@@ -215,7 +208,7 @@ def _interval(interval: Interval) -> dict[str, float]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
-def _comparison(result: StudyResult) -> Iterator[dict[str, Any]]:
+def comparison(result: StudyResult) -> Iterator[dict[str, Any]]:
     """The arms of the confirmation, in its order, each with the gain of the best point over it."""
     confirmed = result.confirmation
     if confirmed is None:
@@ -226,7 +219,9 @@ def _comparison(result: StudyResult) -> Iterator[dict[str, Any]]:
         yield {
             "arm": arm,
             "batch_size": point.batch_size if isinstance(point, Point) else None,
-            "epochs": point.epochs if isinstance(point, Point) else None,
+            "epochs": point.epochs if point is not None else None,
+            "name": point.name if isinstance(point, ExternalPoint) else None,
+            "model": config_at(result.config, point).teacher.model if point is not None else None,
             "same_as_best": arm != BEST and point is not None and point == confirmed.plan.points[BEST],
             "accuracy": _arm_accuracy(accuracies, confirmed.intervals[arm]),
             "gain_of_best": None if arm == BEST or gain is None else _interval(gain),

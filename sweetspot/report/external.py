@@ -8,10 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweetspot.report.text import percent
-from sweetspot.store import ExternalTeacher, Measurement, Probe
+from sweetspot.report.sentences import percent
+from sweetspot.store import ExternalTeacher, Measurement, Probe, Store
 
 _MEASURES = ("similarity_entropy", "similarity_information", "delivered_similarity")
+
+
+def studies_on(store: Store, data_hash: str) -> tuple[str, ...]:
+    """The names of the studies on these data, whose next confirmation a teacher takes part in."""
+    return tuple(record.name for record in store.studies.all() if record.data_hash == data_hash)
+
+
+def listed(store: Store) -> list[tuple[ExternalTeacher, tuple[str, ...]]]:
+    """Every external teacher, with the studies on its data."""
+    return [(teacher, studies_on(store, teacher.data_hash)) for teacher in store.external_teachers.all()]
 
 
 def teacher_dict(teacher: ExternalTeacher, studies: Sequence[str]) -> dict[str, Any]:

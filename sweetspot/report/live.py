@@ -14,7 +14,8 @@ from rich.text import Text
 
 from sweetspot.report.pace import eta
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import percent, worker_line
+from sweetspot.report.sentences import percent
+from sweetspot.report.text import worker_line
 from sweetspot.study.search import is_given_back
 from sweetspot.study.space import Point
 

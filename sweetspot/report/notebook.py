@@ -10,7 +10,7 @@ from sweetspot.report.figures.matplotlib import picture
 from sweetspot.report.figures.parts import accuracy_words
 from sweetspot.report.figures.spec import NothingToShow
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import percent
+from sweetspot.report.sentences import by_state, counted, finished, headline, percent
 
 _ROWS = 5
 _STYLE = "background: #fff; color: #222; padding: 8px 12px; font-family: system-ui, sans-serif; max-width: 1000px"
@@ -18,20 +18,17 @@ _STYLE = "background: #fff; color: #222; padding: 8px 12px; font-family: system-
 
 def html_of(result: StudyResult) -> str:
     """The study, the best point, the verdict, the map, and the best of the points."""
-    config = result.config
-    head = f"{result.name}: {config.teacher.model} teaches {config.student.model} on {config.data.dataset}"
-    counts = result.counts
-    lines = [f"{counts.finished} of {config.search.trials} trials, {counts.pruned} pruned, {counts.running} running."]
+    lines = [f"{finished(result)} ({by_state(result)})."]
     if result.best is not None:
         best = result.best
         lines.append(
             f"Best point{'' if result.confirmation else ' so far'}: {best.point}, {percent(fmean(best.accuracies))} "
-            f"validation accuracy of {len(best.accuracies)} student{'s' * (len(best.accuracies) != 1)} (chosen as the "
+            f"validation accuracy of {counted(len(best.accuracies), 'student')} (chosen as the "
             "best, so partly luck)."
         )
         lines.append(f"Verdict: {result.verdict}")
     said = "".join(f"<p style='margin: 4px 0'>{escape(line)}</p>" for line in lines)
-    return f"<div style='{_STYLE}'><b>{escape(head)}</b>{said}{_map(result)}{_table(result)}</div>"
+    return f"<div style='{_STYLE}'><b>{escape(headline(result))}</b>{said}{_map(result)}{_table(result)}</div>"
 
 
 def _map(result: StudyResult) -> str:

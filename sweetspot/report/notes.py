@@ -1,50 +1,36 @@
 """Notes in Markdown: what a study, or a trial, has to say in plain words. Names from outside never mark anything up."""
 
-import re
 import shlex
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from statistics import fmean, stdev
 
+from platformdirs import user_data_path
 from sqlalchemy.engine import URL
 
+from sweetspot.report.markdown import code, escaped, fenced, plain
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import MEANING, duration, percent
-from sweetspot.store.url import artifacts_url, has_password, home, shown
+from sweetspot.report.sentences import (
+    MEANING,
+    by_state,
+    cost,
+    counted,
+    ending,
+    finished,
+    looks,
+    percent,
+    pruning,
+    reservations,
+    sentence,
+    teachers,
+)
+from sweetspot.store.url import has_password, shown
 from sweetspot.study.findings import Findings
-from sweetspot.study.jobs import FULL
 from sweetspot.study.space import Point, points
 
 _LONGEST = 2000
 """Characters of a text from outside, an error say."""
-
-
-def escaped(text: object) -> str:
-    """Text that Markdown shows as it is, on one line; fit for a table. Addresses in it become no links."""
-    # GitHub's Markdown makes links of addresses, escaped or not, unless something unseen stands within.
-    unlinked = re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)", "\u2060", _plain(text), flags=re.IGNORECASE)
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", unlinked)
-
-
-def code(text: object) -> str:
-    """Text as a span of code, in which nothing is interpreted: no markup, no address, no HTML."""
-    plain = _plain(text) or " "
-    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
-    pad = " " if "`" in (plain[0], plain[-1]) else ""
-    return f"{fence}{pad}{plain}{pad}{fence}"
-
-
-def _plain(text: object) -> str:
-    """One line without control characters, cut where it is very long."""
-    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(text))
-    plain = " ".join(plain.split())
-    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
-
-
-def _code_block(lines: Sequence[str]) -> str:
-    fence = "`" * max(3, max((len(run) + 1 for line in lines for run in re.findall("`+", line)), default=0))
-    return "\n".join([f"{fence}bash", *lines, fence])
 
 
 # -- a study ----------------------------------------------------------------------------------------------------------
@@ -61,12 +47,12 @@ def study_note(result: StudyResult, url: URL, artifacts: str, now: datetime) -> 
         f"## {code(result.name)}",
         f"**What is searched.** {_searched(result)}",
         f"**Best so far.** {_best(result)}",
-        f"**What it means.** {escaped(_sentence(result.verdict))}",
+        f"**What it means.** {_said(result.verdict)}",
         f"**Where it stands.** {_standing(result)}",
-        f"**Pruning.** {_pruning(result)}",
-        f"**Cost.** {_cost(result)}",
+        f"**Pruning.** {escaped(' '.join(pruning(result)))}",
+        f"**Cost.** {escaped(cost(result))}.",
         "**Join in** from another terminal or machine with a free device:",
-        _code_block(_joining(result, url, artifacts)),
+        fenced("\n".join(_joining(result, url, artifacts)), "bash"),
         f"Written {now:%Y-%m-%d %H:%M %Z}, and again while the study goes on. What you write above or below this text "
         "stays; if you change the text itself, it is yours, and is not written again.",
     ]
@@ -86,15 +72,15 @@ def _searched(result: StudyResult) -> str:
     }
     also = [name for name, range_ in others.items() if range_ is not None]
     space = points(config)
-    teacher = "one of several networks" if search.teacher.model is not None else code(config.teacher.model)
     most = config.student.replicates.max
     return (
-        f"How long, and at which batch size, to train a teacher ({teacher}) on {code(config.data.dataset)} so that the "
-        f"student distilled from it ({code(config.student.model)}) is best. Batch sizes {sizes}; epochs {epochs}; "
+        f"How long, and at which batch size, to train a teacher ({code(teachers(config))}) on "
+        f"{code(config.data.dataset)} so that the student distilled from it ({code(config.student.model)}) is best. "
+        f"Batch sizes {sizes}; epochs {epochs}; "
         + (f"also {' and '.join(also)}; " if also else "")
         + (f"{len(space)} points in all. " if space is not None else "further values are continuous. ")
         + f"A teacher of n epochs is {MEANING[result.epochs_mean]}. Each trial brings the teacher to one point, "
-        f"measures its similarity entropy, and distills {most} student{'s' * (most != 1)} unless it is pruned."
+        f"measures its similarity entropy, and distills {counted(most, 'student')} unless it is pruned."
     )
 
 
@@ -114,67 +100,30 @@ def _best(result: StudyResult) -> str:
         interval = f" ± {percent(stdev(best.accuracies))}"
     said = (
         f"**{escaped(best.point)}** ({best.steps:,} teacher steps): {percent(fmean(best.accuracies))}{interval}, the "
-        f"mean of {count} student{'s' * (count != 1)} on the validation split. It was chosen as the best of "
+        f"mean of {counted(count, 'student')} on the validation split. It was chosen as the best of "
         f"{len(result.ranked):,}, so part of it is luck."
     )
-    if not best.is_settled:
-        said += f" It needs {result.config.student.replicates.max} students before it can be called best."
-    ladder = result.config.search.ladder
-    if best.point.epochs == ladder[-1] and len(ladder) > 1:
-        said += f" It is at the longest epochs searched ({ladder[-1]}): a longer ladder may find a better one."
-    return said
+    return " ".join([said, *reservations(result)])
 
 
 def _standing(result: StudyResult) -> str:
-    counts = result.counts
-    parts = [f"{counts.complete} complete", f"{counts.pruned} pruned"]
-    parts += [f"{n} {what}" for n, what in ((counts.failed, "failed"), (counts.running, "running")) if n]
-    said = f"{counts.finished:,} of {result.config.search.trials:,} trials have finished ({', '.join(parts)})."
-    if result.record.ended == FULL:
-        said += " Every point of the space has been measured."
-    elif result.record.ended is not None:
-        said += f" The search ended early: {escaped(_sentence(result.record.ended))}"
-    workers = len(result.workers)
-    if workers:
+    said = f"{finished(result)} have finished ({by_state(result)})."
+    if result.record.ended is not None:
+        said += f" {_said(ending(result) or '')}"
+    workers = sum(not worker.is_silent for worker in result.workers)
+    if workers and result.counts.finished < result.config.search.trials and result.record.ended is None:
         said += f" {workers} worker{'s are' if workers != 1 else ' is'} at it."
     if result.confirmation is not None:
-        looks = result.confirmation.plan.looks
-        said += f" The confirmation is done; the test split has had {looks} look{'s' * (looks != 1)}."
+        said += f" The confirmation is done. {looks(result.confirmation.plan.looks)}"
     return said
-
-
-def _pruning(result: StudyResult) -> str:
-    if result.config.pruner.name == "none":
-        return "There is no pruner in this study: every trial pays for its students."
-    pruned = sum("pruned_because" in trial.user_attrs and trial.value is None for trial in result.trials)
-    said = f"Similarity entropy has stopped {pruned} trial{'s' * (pruned != 1)} before their students were paid for. "
-    wrong, let_run = result.would_have_pruned
-    if not let_run:
-        return (
-            said + "Whether it errs is not known yet: one in ten that it would stop runs anyway, and none has so far."
-        )
-    margin = 100 * result.config.confirm.margin
-    return said + (
-        f"To see whether it errs, {let_run} that it would have stopped {'was' if let_run == 1 else 'were'} let run: "
-        f"{wrong} came within {margin:g} points of the best."
-    )
-
-
-def _cost(result: StudyResult) -> str:
-    cost = result.cost
-    said = f"{duration(cost.seconds)} of worker time; {cost.student_epochs:,} student epochs; "
-    said += f"{cost.teacher_epochs_trained:,} teacher epochs"
-    if cost.teacher_epochs_requested > cost.teacher_epochs_trained:
-        saved = 1 - cost.teacher_epochs_trained / cost.teacher_epochs_requested
-        said += f" where {cost.teacher_epochs_requested:,} were asked for: sharing saved {percent(saved, 0)}"
-    return said + "."
 
 
 def _joining(result: StudyResult, url: URL, artifacts: str) -> list[str]:
     lines = []
-    command = ["sweetspot", "worker", "--name", _plain(result.name)]
+    command = ["sweetspot", "worker", "--name", plain(result.name)]
     is_file = url.get_backend_name() == "sqlite"
-    if is_file and url.database != str(home() / "sweetspot.db"):
+    # Whoever reads it has an environment of their own: what this worker was given by its own is said.
+    if is_file and url.database != str(user_data_path("sweetspot") / "sweetspot.db"):
         command += ["--storage", shown(url)]
     elif not is_file:
         address = shown(url.set(drivername=url.get_backend_name()))
@@ -182,15 +131,17 @@ def _joining(result: StudyResult, url: URL, artifacts: str) -> list[str]:
             lines.append(f"# with the database's address in SWEETSPOT_STORAGE, or in a file: {address}")
         else:
             command += ["--storage", address]
-    if artifacts != artifacts_url(None, url):
+    if not is_file or artifacts != str(Path(str(url.database)).parent / "artifacts"):
         command += ["--artifacts", shown(artifacts)]
     if is_file:
         lines.append("# on the machine that has the database's file")
     return [*lines, shlex.join(command)]
 
 
-def _sentence(text: str) -> str:
-    return (text[:1].upper() + text[1:]).rstrip(".") + "." if text else ""
+def _said(text: str) -> str:
+    """A sentence from outside, cut where it is very long."""
+    said = sentence(text)
+    return escaped(said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…")
 
 
 # -- a trial ----------------------------------------------------------------------------------------------------------
@@ -209,7 +160,7 @@ def trial_note(findings: Findings, pictures: Mapping[str, str]) -> str:
         *_spent(findings),
     ]
     if findings.ended is not None:
-        rows.insert(0, ("ended", escaped(_sentence(findings.ended))))
+        rows.insert(0, ("ended", _said(findings.ended)))
     table = "\n".join(["| | |", "|:--|:--|", *(f"| {name} | {value} |" for name, value in rows)])
     shown_ = [f"**{escaped(caption)}**\n\n![{escaped(caption)}]({path})" for caption, path in pictures.items()]
     return "\n\n".join([f"### {escaped(_title(findings))}", table, *shown_])

@@ -1,10 +1,13 @@
 """Files that are written whole or not at all, to places that were looked at before the work began."""
 
+import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sweetspot.errors import RunError, UserError
 
@@ -52,6 +55,16 @@ def write_output(path: Path, content: bytes, advice: str = "") -> None:
             _part(path).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}{f'; {advice}' if advice else ''}") from None
+
+
+def file_stem(name: str) -> str:
+    """A study's name as that of a file: letters, digits, ".", "_" and "-"."""
+    return re.sub(r"[^\w.]+", "-", name).strip(".-") or "study"
+
+
+def json_file(value: Any) -> bytes:
+    """Values as the content of a file; none of them may be a number that JSON has no word for."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _part(path: Path) -> Path:

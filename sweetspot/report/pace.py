@@ -7,7 +7,7 @@ from statistics import fmean
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import duration
+from sweetspot.report.sentences import duration
 from sweetspot.study.space import Point, points
 
 _LATEST = 20

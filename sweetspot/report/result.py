@@ -17,7 +17,7 @@ from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirm
 from sweetspot.study.inference import Interval
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
 from sweetspot.study.search import CONFIRM, Counts, companions, get_study, is_given_back, load
-from sweetspot.study.space import ExternalPoint, Point
+from sweetspot.study.space import ExternalPoint, Point, config_at
 from sweetspot.training.schedules import schedule
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class StudyResult:
         return {
             "study": self.name,
             "dataset": self.config.data.dataset,
-            "teacher": dict(best.point.others).get("teacher.model", self.config.teacher.model),
+            "teacher": config_at(self.config, best.point).teacher.model,
             "student": self.config.student.model,
             "batch_size": best.point.batch_size,
             "epochs": best.point.epochs,
@@ -244,6 +244,17 @@ class StudyResult:
             }
             for t in shown
         ]
+
+    @property
+    def pruned(self) -> int:
+        """How many trials were pruned on similarity entropy; ``counts.pruned`` has those that could not be run, too."""
+        return self.counts.pruned - self.infeasible
+
+    @property
+    def infeasible(self) -> int:
+        """How many trials could not be run: the loss was not finite, or memory ran out."""
+        pruned = [t for t in self.trials if t.state == TrialState.PRUNED and not is_given_back(t)]
+        return sum("infeasible" in t.user_attrs for t in pruned)
 
     @property
     def would_have_pruned(self) -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """The curves of a survey as a file: a page, a picture, or numbers."""
 
-import json
 from pathlib import Path
 
 from sweetspot.report import output
+from sweetspot.report.figures.files import content
 from sweetspot.report.figures.parts import Sizes, group_of, rung_axis
 from sweetspot.report.figures.spec import Axis, Figure, Key, Layer, Legend, Line, Panel, Points
-from sweetspot.report.text import MEANING
+from sweetspot.report.sentences import MEANING, without_path
 from sweetspot.store import Probe
 from sweetspot.study.survey import Survey
 
@@ -38,18 +38,9 @@ def write(survey: Survey, path: Path) -> None:
     Raises:
         RunError: if it cannot be written.
     """
-    match path.suffix.lower():
-        case ".html":
-            from sweetspot.report.figures.plotly import page
-
-            content = page(figure(survey)).encode()
-        case ".png":
-            from sweetspot.report.figures.matplotlib import picture
-
-            content = picture(figure(survey), "png")
-        case _:
-            content = (json.dumps(survey.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    output.write_output(path, content, "the same command elsewhere trains nothing")
+    suffix = path.suffix.lower()
+    found = output.json_file(survey.to_dict()) if suffix == ".json" else content(figure(survey), suffix)
+    output.write_output(path, found, "the same command elsewhere trains nothing")
 
 
 def figure(survey: Survey) -> Figure:
@@ -107,8 +98,8 @@ def _axis(survey: Survey, name: str, unit: str) -> Axis:
 
 
 def _title(survey: Survey) -> str:
-    kind, colon, path = survey.config.data.dataset.partition(":")
-    return f"{kind}{colon}{Path(path).name}: the responses of {survey.config.teacher.model} along its training"
+    config = survey.config
+    return f"{without_path(config.data.dataset)}: the responses of {config.teacher.model} along its training"
 
 
 def _subtitle(survey: Survey) -> list[str]:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweetspot.errors import one_line
-from sweetspot.report.text import MEANING
+from sweetspot.report.sentences import MEANING
 from sweetspot.study.space import shown
 from sweetspot.study.survey import Survey, SurveyPoint
 

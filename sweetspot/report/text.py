@@ -10,43 +10,27 @@ from rich.table import Table
 from rich.text import Text
 
 from sweetspot.report.result import StudyResult
+from sweetspot.report.sentences import (
+    MEANING,
+    arm_name,
+    by_state,
+    cost,
+    counted,
+    duration,
+    ending,
+    false_prunes,
+    finished,
+    headline,
+    looks,
+    percent,
+    reservations,
+)
 from sweetspot.store import WorkerRecord
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, YOURS
+from sweetspot.study.confirmation import BEST
 from sweetspot.study.estimate import Estimate
 from sweetspot.study.inference import Interval
-from sweetspot.study.jobs import FULL
 from sweetspot.study.search import is_given_back
 from sweetspot.study.space import Point
-
-ARM_NAMES = {
-    BEST: "the best point",
-    ALONE: "no teacher",
-    ACCURATE: "most accurate teacher",
-    LONGEST: "longest teacher",
-    YOURS: "your teacher",
-}
-"""What people call the arms of a confirmation; those of several teachers of theirs bear the teachers' names."""
-
-MEANING = {
-    "truncated": "a longer run stopped there",
-    "annealed": "a run whose schedule ends there",
-}
-"""What a teacher of so many epochs is."""
-
-
-def percent(fraction: float, digits: int = 2) -> str:
-    return f"{100 * fraction:.{digits}f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the units that people think in."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
 
 
 def size(count: float) -> str:
@@ -57,20 +41,12 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def teacher_name(result: StudyResult, point: Point) -> str:
-    return str(dict(point.others).get("teacher.model", result.config.teacher.model))
-
-
 def summary(result: StudyResult) -> RenderableType:
     """What a study has found, so that a person can act on it."""
-    config = result.config
-    parts: list[RenderableType] = [
-        Text(f"{result.name}: {config.teacher.model} teaches {config.student.model} on {config.data.dataset}", "bold"),
-        Text(),
-    ]
+    parts: list[RenderableType] = [Text(headline(result), "bold"), Text()]
     best = result.best
     if best is None:
-        parts.append(Text(f"No trial has finished. {_counts(result)}"))
+        parts.append(Text(f"No trial has finished. {finished(result)} ({by_state(result)})."))
         return Group(*parts, *_ending(result))
     confirmed = result.confirmation
     title = "Best point so far" if confirmed is None else "Best point"
@@ -83,37 +59,25 @@ def summary(result: StudyResult) -> RenderableType:
     spread = f" ± {percent(stdev(best.accuracies))}" if len(best.accuracies) > 1 else ""
     parts.append(
         Text(
-            f"Validation accuracy of its {len(best.accuracies)} student{'s' * (len(best.accuracies) != 1)}: "
+            f"Validation accuracy of its {counted(len(best.accuracies), 'student')}: "
             f"{percent(fmean(best.accuracies))}{spread} (chosen as the best, so partly luck)"
         )
     )
-    ladder = config.search.ladder
-    if best.point.epochs == ladder[-1] and len(ladder) > 1:
-        parts.append(
-            Text(f"It is at the longest epochs searched ({ladder[-1]}): a longer ladder may find a better one.")
-        )
-    if not best.is_settled:
-        parts.append(Text(f"It needs {config.student.replicates.max} students before it can be called best."))
+    parts += map(Text, reservations(result))
     if confirmed is not None:
         parts += [Text(), _arms(result)]
     parts += [Text(), Text.assemble(("Verdict: ", "bold"), result.verdict)]
     if confirmed is not None:
-        looks = confirmed.plan.looks
-        parts.append(Text(f"The test split has had {looks} look{'s' * (looks != 1)}, this confirmation included."))
-    parts += [Text(), Text(_spent(result))]
-    if (pruning := _pruning(result)) is not None:
-        parts.append(Text(pruning))
+        parts.append(Text(looks(confirmed.plan.looks)))
+    parts += [Text(), Text(f"Spent: {finished(result)} ({by_state(result)}). {cost(result)}.")]
+    if result.would_have_pruned[1]:
+        parts.append(Text(false_prunes(result)))
     return Group(*parts, *_ending(result), Text(), _further(result))
 
 
 def _ending(result: StudyResult) -> list[Text]:
-    ended, finished, total = result.record.ended, result.counts.finished, result.config.search.trials
-    if ended is None and finished < total:
-        return [Text(f"The search is at {finished} of {total} trials: sweetspot optimize continues it.")]
-    if ended is None:
-        return []
-    further = "" if ended == FULL else " The same command continues it."
-    return [Text(f"The search ended early: {ended}.{further}")]
+    said = ending(result)
+    return [] if said is None else [Text(said)]
 
 
 def _arms(result: StudyResult) -> Table:
@@ -133,11 +97,11 @@ def _arms(result: StudyResult) -> Table:
     table.add_column("accuracy", justify="right")
     table.add_column("gain of best point", justify="right")
     for arm, point in confirmed.plan.points.items():
-        name, where = ARM_NAMES.get(arm, arm), ""
+        name, where = escape(arm_name(arm, point)), ""
         if isinstance(point, Point):
             where = f"{point.batch_size} x {point.epochs}"
         elif point is not None:
-            name, where = f"your teacher {escape(point.name)}", f"{point.epochs} epochs"
+            where = counted(point.epochs, "epoch")
         if arm not in confirmed.accuracies:
             table.add_row(name, where, "could not be trained", "")
             continue
@@ -151,33 +115,6 @@ def _arms(result: StudyResult) -> Table:
 def _interval(interval: Interval, sign: str = "") -> str:
     low, high = (f"{100 * bound:{sign}.1f}" for bound in (interval.low, interval.high))
     return f"{100 * interval.mean:{sign}.2f} [{low}, {high}]"
-
-
-def _spent(result: StudyResult) -> str:
-    cost = result.cost
-    saved = 1 - cost.teacher_epochs_trained / cost.teacher_epochs_requested if cost.teacher_epochs_requested else 0.0
-    return (
-        f"Spent: {_counts(result)} {cost.teacher_epochs_trained:,} teacher epochs trained where "
-        f"{cost.teacher_epochs_requested:,} were asked for: sharing saved {percent(max(saved, 0), 0)}; "
-        f"{cost.student_epochs:,} student epochs; {duration(cost.seconds)} of worker time."
-    )
-
-
-def _counts(result: StudyResult) -> str:
-    counts = result.counts
-    said = [f"{counts.complete} complete", f"{counts.pruned} pruned"]
-    said += [f"{n} {what}" for n, what in ((counts.failed, "failed"), (counts.waiting, "waiting")) if n]
-    return f"{counts.finished} of {result.config.search.trials} trials ({', '.join(said)})."
-
-
-def _pruning(result: StudyResult) -> str | None:
-    wrong, let_run = result.would_have_pruned
-    if not let_run:
-        return None
-    return (
-        f"Of {let_run} trial{'s' * (let_run != 1)} that the pruner would have stopped but let run, {wrong} came within "
-        f"{100 * result.config.confirm.margin:g} points of the best."
-    )
 
 
 def _further(result: StudyResult) -> RenderableType:

@@ -12,7 +12,7 @@ from sweetspot.errors import one_line
 from sweetspot.report.live import best_so_far, done, under_way, what_became
 from sweetspot.report.pace import eta, seconds_left, trials_left
 from sweetspot.report.result import StudyResult, read_result
-from sweetspot.report.text import ARM_NAMES, duration, percent
+from sweetspot.report.sentences import arm_name, counted, duration, percent
 from sweetspot.report.workers import state
 from sweetspot.store import Store, WorkerRecord
 from sweetspot.study.confirmation import Plan, current_plan
@@ -134,12 +134,11 @@ def answers_again(at: datetime, since: datetime) -> Event:
 
 def _standing(look: Look) -> Event:
     result = look.result
-    count = len(look.living)
     parts = [
         f"{result.name}: {done(result)} trials, {under_way(result)}",
         best_so_far(result),
         *([_arms(look)] if look.plan is not None else []),
-        f"{count} worker{'s' * (count != 1)}",
+        counted(len(look.living), "worker"),
         look.eta,
     ]
     return Event(look.at, "study", "  |  ".join(parts), result.status_dict())
@@ -205,7 +204,7 @@ def _best(before: Look, after: Look) -> Iterator[Event]:
     if now is None or (was is not None and was.point == now.point):
         return
     accuracy, students = fmean(now.accuracies), len(now.accuracies)
-    text = f"new best: {now.point}: {percent(accuracy)} ({students} student{'s' * (students != 1)})"
+    text = f"new best: {now.point}: {percent(accuracy)} ({counted(students, 'student')})"
     yield Event(after.at, "best", text, {**now.point.params, "accuracy": accuracy, "students": students})
 
 
@@ -233,7 +232,8 @@ def _confirmation(before: Look, after: Look) -> Iterator[Event]:
     told = before.confirmed if is_same else {}
     for arm, accuracy in after.confirmed.items():
         if arm not in told:
-            text = f"{_arms(after)}: {ARM_NAMES.get(arm, arm)}: test accuracy {percent(accuracy)}  |  {after.eta}"
+            name = arm_name(arm, after.plan.points[arm])
+            text = f"{_arms(after)}: {name}: test accuracy {percent(accuracy)}  |  {after.eta}"
             yield Event(after.at, "arm", text, {"arm": arm, "test_accuracy": accuracy})
 
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from sweetspot.report.heat_map import heat_map
 from sweetspot.report.live import best_so_far, done, under_way
-from sweetspot.report.text import duration, worker_line
+from sweetspot.report.sentences import duration, headline
+from sweetspot.report.text import worker_line
 from sweetspot.report.watch import Event, Look
 from sweetspot.store import WorkerRecord
 
@@ -83,10 +84,9 @@ class Screen:
     def frame(self, look: Look) -> RenderableType:
         """The study in at most as many lines as the terminal has; only a verdict may take more."""
         width, height = self._console.size
-        result, config = look.result, look.result.config
-        title = f"{result.name}: {config.teacher.model} teaches {config.student.model} on {config.data.dataset}"
+        result = look.result
         best = best_so_far(result)
-        head = [_line(title, "bold"), _bar(look, width), _line(best[:1].upper() + best[1:], "bold")]
+        head = [_line(headline(result), "bold"), _bar(look, width), _line(best[:1].upper() + best[1:], "bold")]
         if self._outage is not None:
             head.append(_line(f"{self._outage.time[11:]}  {self._outage.text}", "bold red"))
         room = height - len(head) - 3  # two empty lines, and the one that the cursor is in

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sweetspot.report.text import duration
+from sweetspot.report.sentences import duration
 from sweetspot.store import WorkerRecord
 
 _LISTED_SECONDS = 3600.0

@@ -11,6 +11,7 @@ from torch import nn
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.errors import RunError, UserError, one_line
+from sweetspot.report.external import studies_on
 from sweetspot.store import TRUNK, ExternalTeacher, Measurement, Probe, Store
 from sweetspot.store.url import data_folder
 from sweetspot.study.space import ExternalPoint
@@ -91,7 +92,7 @@ def add_teacher(
         recipe = recipe_at(config, images.hash, point)
         adopt(store, recipe, point)
         store.trajectories.add_measurements(recipe.hash, TRUNK, measured)
-        studies = tuple(record.name for record in store.studies.all() if record.data_hash == images.hash)
+        studies = studies_on(store, images.hash)
     return AddedTeacher(added, {m.probe: m for m in measured}, len(images.classes), studies)
 
 

@@ -22,6 +22,7 @@ from sweetspot.errors import RunError
 from sweetspot.report.watch import Event, Look
 from sweetspot.report.watch_view import Lines
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.deletion import delete_study
 from sweetspot.study.search import create_or_continue, get_study, load
 from sweetspot.study.space import distributions
@@ -56,7 +57,7 @@ def watched(storage: str, artifacts: Path, *steps: Callable[[Store], None]) -> l
         return time
 
     with Store(storage, str(artifacts)) as store:
-        create_or_continue(store, "tiny", CONFIG, load_study_data(CONFIG, None, torch.device("cpu")))
+        create_or_continue(store, "tiny", CONFIG, load_study_data(CONFIG, data_folder(), torch.device("cpu")))
         watch_study(
             "tiny", view, storage=storage, artifacts=str(artifacts), sleep=lambda _: left.pop(0)(store), now=now
         )

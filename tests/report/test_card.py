@@ -6,8 +6,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from sweetspot.report.card import card, code, yaml_string
-from sweetspot.report.exported import without_path
+from sweetspot.report.card import card, yaml_string
+from sweetspot.report.sentences import without_path
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -51,10 +51,10 @@ def about(name: str = "digits", **changes: Any) -> dict[str, Any]:
         "distillation": {"temperature": 4.0, "alpha": 0.9, "epochs": 20, "batch_size": 32, **values},
         "students": {"validation": mean | {"mean": 0.9467, "replicates": 3}, "test": mean},
         "comparison": [
-            {"arm": "best_point", "batch_size": 64, "epochs": 32, "same_as_best": False, "accuracy": mean,
-             "gain_of_best": None},
-            {"arm": name, "batch_size": None, "epochs": None, "same_as_best": False, "accuracy": mean,
-             "gain_of_best": {"mean": 0.0253, "low": 0.008, "high": 0.044}},
+            {"arm": "best_point", "batch_size": 64, "epochs": 32, "name": None, "model": name, "same_as_best": False,
+             "accuracy": mean, "gain_of_best": None},
+            {"arm": "your_teacher", "batch_size": None, "epochs": 9, "name": name, "model": name, "same_as_best": False,
+             "accuracy": mean, "gain_of_best": {"mean": 0.0253, "low": 0.008, "high": 0.044}},
         ],
         "confirmed": None,
         "verdict": "undecided: more [confirm] seeds would narrow it.",
@@ -121,12 +121,6 @@ def test_names_do_nothing(name: str) -> None:
     assert [line.count("<") for line in page.splitlines()] == [
         line.count("<") for line in rendered(harmless).splitlines()
     ]
-
-
-@pytest.mark.parametrize("name", ["plain", "a`b", "``", "`a", "a|b", "\\"])
-def test_a_code_span_shows_the_name_as_it_is(name: str) -> None:
-    inside = MarkdownIt().renderInline(code(name)).removeprefix("<code>").removesuffix("</code>")
-    assert inside == name
 
 
 def test_a_data_set_that_is_given_by_its_path_is_called_by_its_last_part() -> None:

@@ -12,6 +12,7 @@ from sweetspot.data.study_data import load_study_data
 from sweetspot.report.live import Lines, LiveView, Silent, progress
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue, load
 from sweetspot.study.space import distributions
 
@@ -22,7 +23,7 @@ CONFIG = tiny_config()
 def result(tmp_path: Path) -> StudyResult:
     """One trial pruned, one running, a worker in the middle of a teacher."""
     with Store(f"sqlite:///{tmp_path}/study.db") as store:
-        create_or_continue(store, "tiny", CONFIG, load_study_data(CONFIG, None, torch.device("cpu")))
+        create_or_continue(store, "tiny", CONFIG, load_study_data(CONFIG, data_folder(), torch.device("cpu")))
         study = load(store, "tiny")
         pruned = study.ask(distributions(CONFIG))
         pruned.set_user_attr("pruned_because", "similarity entropy 0.100 is below low = 0.2 (epoch 1)")

@@ -56,8 +56,8 @@ def test_the_interval_pools_the_spread_of_all_points() -> None:
     for each, mean, count in zip(found, (0.91, 0.84), (2, 3), strict=True):
         half = stats.t.ppf(0.975, 3) * spread / math.sqrt(count)
         assert each.mean == pytest.approx(mean)
-        assert each.uncertainty == pytest.approx(half, rel=1e-3)
-        assert (each.low, each.high) == (pytest.approx(mean - half, rel=1e-3), pytest.approx(mean + half, rel=1e-3))
+        assert each.uncertainty == pytest.approx(half, rel=1e-9)
+        assert (each.low, each.high) == (pytest.approx(mean - half, rel=1e-9), pytest.approx(mean + half, rel=1e-9))
 
 
 def test_single_students_say_nothing_of_the_spread() -> None:
@@ -66,8 +66,8 @@ def test_single_students_say_nothing_of_the_spread() -> None:
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 30, 1000])
-def test_students_t_is_known_to_half_a_per_cent(freedom: int) -> None:
-    assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.005)
+def test_students_t_is_scipys(freedom: int) -> None:
+    assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
 
 
 def test_points_stand_in_the_order_of_their_first_visits_with_all_their_trials() -> None:

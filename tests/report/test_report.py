@@ -4,10 +4,13 @@ import base64
 import copy
 import hashlib
 import json
+import platform
 import re
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,23 +18,29 @@ from typing import Any
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from sqlalchemy.engine import make_url
 from tiny_study import tiny_config
 
 from report.large_study import CLASSES, large_config, write_large_study
 from sweetspot.config import StudyConfig
-from sweetspot.report.page import words
+from sweetspot.report.notes import study_note
+from sweetspot.report.page import evidence, spending
+from sweetspot.report.page.answer import answer as answer_of
 from sweetspot.report.page.contents import Report, read_report
 from sweetspot.report.page.files import content, default_name
 from sweetspot.report.page.html import page
-from sweetspot.report.page.markdown import escaped, markdown
+from sweetspot.report.page.markdown import markdown
+from sweetspot.report.page.method import how_found
 from sweetspot.report.page.numbers import numbers
+from sweetspot.report.page.provenance import repeating
 from sweetspot.report.page.tables import points_table, text_map, trials_table
 from sweetspot.report.page.toml import study_file
-from sweetspot.report.page.usage import repeating
+from sweetspot.report.sentences import headline
 from sweetspot.store import ClassSimilarity, Store
 from sweetspot.store.schema import ClassSimilarityRow
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST
 from sweetspot.study.inference import Interval, verdict
+from sweetspot.study.space import Point
 from sweetspot.study.visit import recipe_at
 from sweetspot.study_file import Draft, built_in
 
@@ -144,7 +153,7 @@ def test_the_answer_is_one_sentence_with_its_interval_whatever_the_verdict(done:
         gains=gains,
         verdict=said,
     )
-    answer = words.answer(replace(done, result=replace(done.result, confirmation=changed)))
+    answer = answer_of(replace(done, result=replace(done.result, confirmation=changed)))
     assert (answer.lead, answer.standing) == (lead, standing)
     assert "reach 94.12\u00a0% on the test split (95\u00a0% interval 93.1 to 95.1\u00a0%)" in answer.rest
     sign = "+" if alone > 0 else "−"
@@ -156,7 +165,7 @@ def test_the_answer_is_one_sentence_with_its_interval_whatever_the_verdict(done:
 
 
 def test_the_answer_of_a_search_that_goes_on_is_the_best_so_far_with_its_interval(unfinished: Report) -> None:
-    answer = words.answer(unfinished)
+    answer = answer_of(unfinished)
     assert answer.standing == "not confirmed"
     assert answer.lead == "Not confirmed yet"
     best = unfinished.best
@@ -170,13 +179,13 @@ def test_the_answer_of_a_search_that_goes_on_is_the_best_so_far_with_its_interva
 
 def test_a_best_point_of_one_student_has_no_interval(unfinished: Report) -> None:
     ranked = [replace(r, students=r.students[:1], is_settled=False) for r in unfinished.result.ranked]
-    answer = words.answer(replace(unfinished, result=replace(unfinished.result, ranked=tuple(ranked))))
+    answer = answer_of(replace(unfinished, result=replace(unfinished.result, ranked=tuple(ranked))))
     assert "(one student, and so no interval; chosen" in answer.rest
     assert "It has 1 student, and needs 3 before it can be called best." in answer.remarks
 
 
 def test_before_a_trial_has_finished_there_is_no_answer_and_the_report_is_whole(empty: Report) -> None:
-    answer = words.answer(empty)
+    answer = answer_of(empty)
     assert answer.sentence == "No answer yet: no trial has finished (0 of 2,000 trials: 0 complete, 0 pruned)."
     assert "There is no trial yet." in page(empty)
     assert "No point has been visited yet." in markdown(empty)
@@ -186,13 +195,47 @@ def test_before_a_trial_has_finished_there_is_no_answer_and_the_report_is_whole(
 
 
 def test_how_it_was_found_says_what_was_searched_and_what_epochs_mean(done: Report) -> None:
-    facts = {fact.what: fact.text for fact in words.how_found(done)}
+    facts = {fact.what: fact.text for fact in how_found(done)}
     assert facts["Searched"].startswith("batch size 16, 32, 64, 128, 256, 512; epochs geometric rungs 2, 3, 5,")
     assert facts["Searched"].endswith("the students' temperature 1 to 10.")
     assert facts["Epochs"].startswith("truncated: a teacher of so many epochs is a longer run stopped there.")
     assert "57 of 60 trials: 45 complete, 12 pruned, 3 failed. They have visited 60 points." in facts["Trials"]
     assert facts["Workers"] == "1 worker, on cuda:0"
     assert "45,000 training images" in facts["Data"]
+
+
+def test_when_it_was_is_told_in_utc_wherever_it_is_read(done: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = copy.copy(done.result.trials[0])
+    trial.datetime_start, trial.datetime_complete = datetime(2026, 7, 1, 23, 30), datetime(2026, 7, 2, 1, 45)
+    report = replace(done, result=replace(done.result, trials=(trial,)))
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Kolkata")  # five and a half hours before UTC: Optuna's times are local
+        time.tzset()
+        said = how_found(report)[-1].text
+    time.tzset()
+    assert said == "2026-07-01 18:00 to 2026-07-01 20:15 UTC (the search)"
+
+
+def test_a_network_that_is_searched_is_told_of_the_point_and_of_the_study(done: Report) -> None:
+    config = tiny_config(search__teacher={"model": ["resnet8", "convnet"]})
+    best = done.result.ranked[0]
+    ranked = (replace(best, point=Point(64, 2, (("teacher.model", "convnet"),))), *done.result.ranked[1:])
+    searched = replace(done.result.record, config=config)
+    report = replace(done, result=replace(done.result, record=searched, ranked=ranked))
+    assert headline(report.result) == "done: resnet8 or convnet teaches mlp on digits"
+    assert "students of the convnet teacher at" in answer_of(report).rest
+    assert {fact.what: fact.text for fact in how_found(report)}["Teacher"].startswith("resnet8 or convnet; ")
+
+
+def test_what_was_pruned_is_counted_alike_everywhere(done: Report) -> None:
+    assert (done.result.pruned, done.result.infeasible) == (9, 3)
+    assert done.result.pruned + done.result.infeasible == done.result.counts.pruned
+    pruning = {"pruned": 9, "infeasible": 3}
+    assert numbers(done)["pruning"].items() >= pruning.items()
+    note = study_note(done.result, make_url("sqlite:////x.db"), "/x", datetime.now(UTC))
+    for text in (" ".join(spending.pruned(done)), note):
+        assert "9 trials of 57 were pruned on similarity entropy" in text
+        assert "3 trials could not be run" in text
 
 
 @pytest.mark.parametrize(
@@ -210,26 +253,26 @@ def test_how_it_was_found_says_what_was_searched_and_what_epochs_mean(done: Repo
 def test_what_epochs_mean_follows_from_the_schedule(done: Report, name: str, mean: str, sharing: str) -> None:
     config = tiny_config(teacher__schedule={"name": name}, search__epochs=[10, 20])
     changed = replace(done, result=replace(done.result, record=replace(done.result.record, config=config)))
-    assert words.how_found(changed)[1].text.startswith(f"{mean} {sharing}")
+    assert how_found(changed)[1].text.startswith(f"{mean} {sharing}")
 
 
 def test_what_was_pruned_comes_with_the_observed_rate_of_false_prunes(done: Report, empty: Report) -> None:
-    said = words.pruned(done)
+    said = spending.pruned(done)
     assert said[0].startswith("9 trials of 57 were pruned on similarity entropy")
     assert re.search(
         r"Of 3 trials that the pruner would have stopped but let run, \d came within .* of \d+\u00a0%", said[1]
     )
     assert said[2:] == ["3 trials could not be run: the loss was not finite, or memory ran out.", "3 trials failed."]
-    assert {point.state for point in words.set_aside(done)} == {"pruned", "infeasible", "failed"}
-    assert "is not known" in words.pruned(empty)[1]
+    assert {point.state for point in spending.set_aside(done)} == {"pruned", "infeasible", "failed"}
+    assert "is not known" in spending.pruned(empty)[1]
 
 
 def test_classes_that_are_taken_for_each_other_are_named_and_small_ones_flagged(done: Report) -> None:
-    said = words.likeness(with_similarity(done))
+    said = evidence.likeness(with_similarity(done))
     assert f"most alike: {CLASSES[2]} and {CLASSES[7]} (25.00\u00a0%), " in said[0]
     assert said[1].endswith(f"images in this probe: {CLASSES[4]} (0), {CLASSES[7]} (30).")
     assert CLASSES[4] not in said[0]
-    assert words.likeness(done) == []
+    assert evidence.likeness(done) == []
 
 
 def test_tables_have_every_point_and_trial_and_no_column_that_is_empty(done: Report) -> None:
@@ -263,6 +306,22 @@ def test_the_configuration_repeats_the_study(config: StudyConfig, tmp_path: Path
     again = Draft.read(file).config()
     assert again == config
     assert again.identity() == config.identity()
+
+
+def test_a_report_tells_neither_a_path_nor_a_host_and_its_configuration_is_the_same_study(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    done = read_report(store, "done")
+    config = tiny_config(data__dataset="npz:/home/ann/secret/birds.npz")
+    report = replace(done, result=replace(done.result, record=replace(done.result.record, config=config)))
+    for text in (page(report), markdown(report), json.dumps(numbers(report))):
+        assert "npz:birds.npz" in text
+        assert "secret" not in text
+    assert "run it where birds.npz is, or add --dataset npz:PATH." in page(report)
+    again = Draft("again.toml", tomllib.loads(numbers(report)["config_toml"])).config()
+    assert again.identity() == config.identity()
+    assert "PATH" not in page(done)
 
 
 def test_the_command_that_repeats_it_quotes_what_a_shell_would_read(done: Report) -> None:
@@ -341,7 +400,7 @@ def test_markdown_has_the_same_sections_and_whole_tables(done: Report) -> None:
     kinds = [tag for tag, _ in found.all]
     assert kinds.count("h2") == 8
     assert kinds.count("table") == 5
-    assert kinds.count("tr") == 5 + len(text_map(done).rows) + 4 + len(words.set_aside(done)) + 60 + 60
+    assert kinds.count("tr") == 5 + len(text_map(done).rows) + 4 + len(spending.set_aside(done)) + 60 + 60
     assert {"p", "ul", "strong", "pre"} <= set(kinds)
 
 
@@ -349,16 +408,6 @@ def test_names_with_markup_do_nothing_in_markdown(done: Report) -> None:
     harmless, bad = rendered(markdown(with_similarity(done))), rendered(markdown(hostile(done)))
     assert [tag for tag, _ in bad.all] == [tag for tag, _ in harmless.all]
     assert any(MARKUP in data for data in bad.data)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["a | b", "`code`", "<b>bold</b>", "line\nbreak", "https://example.org", "1 * 2 * 3", "a_b_c", "$x$", "&lt;"],
-)
-def test_text_in_markdown_means_itself(text: str) -> None:
-    found = rendered(f"| {escaped(text)} |\n| --- |\n| {escaped(text)} |")
-    assert [tag for tag, _ in found.all] == ["table", "thead", "tr", "th", "tbody", "tr", "td"]
-    assert " ".join(text.split("\n")) in found.data
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------

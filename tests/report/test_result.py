@@ -18,6 +18,7 @@ from sweetspot.errors import RunError, UserError
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import status_table, summary, trials_table
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.confirmation import ARMS, current_plan
 from sweetspot.study.deletion import delete_study
 from sweetspot.study.search import create_or_continue, load
@@ -28,7 +29,7 @@ CONFIG = tiny_config(search__trials=5, teacher__schedule={"name": "wsd", "decay"
 
 @pytest.fixture(scope="module")
 def digits() -> StudyData:
-    return load_study_data(CONFIG, None, torch.device("cpu"))
+    return load_study_data(CONFIG, data_folder(), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

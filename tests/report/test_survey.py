@@ -23,6 +23,7 @@ from sweetspot.report.survey import check_output, figure, write
 from sweetspot.report.survey_live import survey_progress
 from sweetspot.report.survey_text import survey_text
 from sweetspot.store import Leases, Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.space import Point
 from sweetspot.study.survey import Survey, survey
 from sweetspot.study.workplace import Workplace
@@ -35,7 +36,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     cpu = torch.device("cpu")
     with Store(f"sqlite:///{tmp_path_factory.mktemp('survey')}/study.db") as store:
         leases = Leases(store.database, store.workers.register("cpu"), 60.0)
-        measured = survey(config, Workplace("", store, leases, load_study_data(config, None, cpu), cpu))
+        measured = survey(config, Workplace("", store, leases, load_study_data(config, data_folder(), cpu), cpu))
     whole, other = measured.curves
     teachers = tuple(point for point in other.teachers if point.epochs < 3)
     broken = replace(other, teachers=teachers, diverged={3: "loss not finite in epoch 3 at learning rate 1"})

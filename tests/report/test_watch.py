@@ -23,6 +23,7 @@ from sweetspot.report.pace import seconds_left, trials_left
 from sweetspot.report.watch import Event, Look, answers_again, look_at, news, outage
 from sweetspot.report.watch_view import JsonLines, Lines, Screen, watch_view
 from sweetspot.store import Store, WorkerRecord
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import GIVEN_BACK, create_or_continue
 from sweetspot.workers.worker import work
 
@@ -35,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """With a study that was run to its end."""
     url = f"sqlite:///{tmp_path_factory.mktemp('watch')}/study.db"
     with Store(url) as opened:
-        create_or_continue(opened, "tiny", CONFIG, load_study_data(CONFIG, None, torch.device("cpu")))
+        create_or_continue(opened, "tiny", CONFIG, load_study_data(CONFIG, data_folder(), torch.device("cpu")))
         work("tiny", storage=url, device="cpu")
         yield opened
 

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from tiny_study import tiny_config
 
 from sweetspot.errors import UserError
+from sweetspot.report.doctor import checks_text
 from sweetspot.store import Store
 from sweetspot.store.inspection import inspect_database
 from sweetspot.store.schema import VERSION
@@ -19,7 +20,6 @@ from sweetspot.store.url import database_url
 from sweetspot.workers.doctor import Check, examine, machine, versions
 from sweetspot.workers.doctor.check import import_error, looked_at
 from sweetspot.workers.doctor.machine import cpu_quota, precision, usable_cores
-from sweetspot.workers.doctor.text import checks_text
 
 Checks = Callable[..., dict[str, Check]]
 

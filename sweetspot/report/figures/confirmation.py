@@ -1,6 +1,6 @@
 """The confirmation: its arms with intervals, and the best point's gains over the others."""
 
-from sweetspot.report.figures.parts import title
+from sweetspot.report.figures.parts import shortened, title
 from sweetspot.report.figures.spec import (
     Axis,
     Figure,
@@ -16,7 +16,7 @@ from sweetspot.report.figures.spec import (
     Tick,
 )
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import ARM_NAMES
+from sweetspot.report.sentences import arm_name, looks, place
 from sweetspot.study.confirmation import BEST
 from sweetspot.study.inference import Interval
 
@@ -32,7 +32,8 @@ def confirmation(result: StudyResult) -> Figure:
         raise NothingToShow(f"the study {result.name!r} has no confirmation to show: {result.verdict}")
     arms = list(confirmed.accuracies)[::-1]
     heights = {arm: float(i) for i, arm in enumerate(arms)}
-    names = tuple(Tick(heights[arm], ARM_NAMES.get(arm, arm)) for arm in arms)
+    called = {arm: shortened(arm_name(arm, confirmed.plan.points[arm])) for arm in arms}
+    names = tuple(Tick(heights[arm], called[arm]) for arm in arms)
     best = confirmed.plan.points[BEST]
     others = [arm for arm in arms if arm != BEST]
     compared = [arm for arm in others if confirmed.gains.get(arm) is not None and confirmed.plan.points[arm] != best]
@@ -54,7 +55,7 @@ def confirmation(result: StudyResult) -> Figure:
     ]
     ends = [100 * end for gain in gains.values() for end in (gain.low, gain.high)] + [-margin, margin, -0.1, 0.1]
     room = 0.08 * (max(ends) - min(ends))
-    same = [ARM_NAMES.get(arm, arm) for arm in others if confirmed.plan.points[arm] == best]
+    same = [called[arm] for arm in others if confirmed.plan.points[arm] == best]
     seeds = confirmed.plan.seeds
     keys = (
         Key("mean, 95 % interval", "circle", line="solid"),
@@ -66,7 +67,6 @@ def confirmation(result: StudyResult) -> Figure:
             else []
         ),
     )
-    looks = confirmed.plan.looks
     verdict = {True: "confirmed", False: "decided against", None: "undecided"}[confirmed.verdict.confirmed]
     return Figure(
         "confirm",
@@ -75,7 +75,7 @@ def confirmation(result: StudyResult) -> Figure:
             f"Test accuracy of {seeds} fresh students each; intervals are over seeds and test images alike, and speak "
             "of these teachers alone.",
             *([f"The best point is also the {' and the '.join(same)}: no gain over itself."] if same else []),
-            f"The test split has had {looks} look{'s' * (looks != 1)}, this one included.",
+            looks(confirmed.plan.looks),
         ),
         (
             Panel("Test accuracy", Axis("%"), Axis(scale="category", ticks=names), tuple(accuracies)),
@@ -103,4 +103,4 @@ def _interval(interval: Interval, height: float, hover: str, is_best: bool, sign
 def _hover(result: StudyResult, arm: str) -> str:
     assert result.confirmation is not None
     point = result.confirmation.plan.points[arm]
-    return f"{ARM_NAMES.get(arm, arm)}{f': {point}' if point is not None else ''}"
+    return f"{arm_name(arm, point)}{f': {place(point)}' if point is not None else ''}"

@@ -21,7 +21,8 @@ from sweetspot.report.figures.spec import (
     Tick,
 )
 from sweetspot.report.result import StudyResult
-from sweetspot.report.text import duration
+from sweetspot.report.sentences import cost as spent
+from sweetspot.report.sentences import duration
 
 _MOST_ON_A_LINE = 400
 _PHASES = {"teacher": "teachers", "measuring": "measuring", "students": "students", "waiting": "waiting"}
@@ -106,12 +107,12 @@ def _from_zero(label: str, values: Sequence[float]) -> Axis:
 
 
 def _times(trials: Sequence[FrozenTrial]) -> Panel:
-    spent = {
+    took = {
         words: sum(t.user_attrs.get("seconds", {}).get(name, 0.0) for t in trials) for name, words in _PHASES.items()
     }
-    names = list(reversed(spent))
-    unit, seconds = _unit(max(spent.values()))
-    values = tuple(spent[name] / seconds for name in names)
+    names = list(reversed(took))
+    unit, seconds = _unit(max(took.values()))
+    values = tuple(took[name] / seconds for name in names)
     return Panel(
         "Worker time",
         Axis(unit, low=0, high=max(*values, 1e-9) * 1.3),
@@ -121,8 +122,8 @@ def _times(trials: Sequence[FrozenTrial]) -> Panel:
                 values,
                 tuple(map(float, range(len(names)))),
                 "muted",
-                tuple(duration(spent[name]) for name in names),
-                tuple(f"{name}: {duration(spent[name])}" for name in names),
+                tuple(duration(took[name]) for name in names),
+                tuple(f"{name}: {duration(took[name])}" for name in names),
             ),
         ),
     )
@@ -137,11 +138,7 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _words(result: StudyResult) -> tuple[str, ...]:
-    spent = result.cost
-    asked, trained = spent.teacher_epochs_requested, spent.teacher_epochs_trained
-    saved = f": sharing saved {100 * max(0.0, 1 - trained / asked):.0f} %" if asked else ""
     return (
-        f"{trained:,} teacher epochs trained where {asked:,} were asked for{saved}. {spent.student_epochs:,} student "
-        f"epochs; {duration(spent.seconds)} of worker time, waiting not counted.",
+        f"{spent(result)}, waiting not counted.",
         "Epochs that other studies had trained before count as shared; those of failed trials as trained alone.",
     )

@@ -8,6 +8,7 @@ from statistics import median
 from sweetspot.report.figures.spec import Axis, Key, Legend, Points, Symbol, Tick, round_step
 from sweetspot.report.points import PointSummary
 from sweetspot.report.result import StudyResult
+from sweetspot.report.sentences import teachers
 
 UNDER_TRAINED: Symbol = "down"
 MOST_INTERVALS = 60
@@ -22,11 +23,11 @@ _SYMBOLS: tuple[Symbol, ...] = ("circle", "square", "diamond", "triangle", "hexa
 
 def title(result: StudyResult, what: str) -> str:
     """A long name gives way."""
-    name, pair = result.name, f"{result.config.teacher.model} → {result.config.student.model}"
-    return f"{_shortened(name)} ({_shortened(pair)}): {what}"
+    name, pair = result.name, f"{teachers(result.config)} → {result.config.student.model}"
+    return f"{shortened(name)} ({shortened(pair)}): {what}"
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1].rstrip()}…"
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sweetspot.config import StudyConfig
 from sweetspot.report.points import PointSummary
 from sweetspot.report.result import StudyResult, read_result
+from sweetspot.report.sentences import without_path
 from sweetspot.store import ClassSimilarity, Store
 from sweetspot.study.search import load
 from sweetspot.study.space import Point
@@ -43,7 +45,7 @@ class Report:
         similarity: of the best point's teacher, on training views, at the study's probe temperature.
         builds: the torch builds and instruction sets that trained the teachers of the answer.
         versions: of what writes the report, by name.
-        machine: that writes it, in words.
+        machine: the system that writes it, in words; not its name.
         written: UTC.
     """
 
@@ -54,6 +56,13 @@ class Report:
     versions: Mapping[str, str]
     machine: str
     written: datetime
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's, to be handed on: a path to its data is told by the last component alone."""
+        config = self.result.config
+        dataset = without_path(config.data.dataset)
+        return config.model_copy(update={"data": config.data.model_copy(update={"dataset": dataset})})
 
     @property
     def best(self) -> PointSummary | None:
@@ -102,7 +111,7 @@ def read_report(store: Store, name: str | None) -> Report:
         similarity=None if best is None else _similarity(store, result, best.point),
         builds=_builds(store, result),
         versions=_versions(),
-        machine=f"{platform.node()}: {platform.system()} {platform.release()}, {platform.machine()}",
+        machine=f"{platform.system()} {platform.release()}, {platform.machine()}",
         written=datetime.now(UTC).replace(tzinfo=None, microsecond=0),
     )
 

@@ -1,9 +1,7 @@
 """A report as the content of a file."""
 
-import json
-
+from sweetspot.report.output import file_stem, json_file
 from sweetspot.report.page.contents import Report
-from sweetspot.report.page.usage import file_stem
 
 SUFFIXES = (".html", ".md", ".json")
 
@@ -14,16 +12,15 @@ def content(report: Report, suffix: str) -> bytes:
         case ".html":
             from sweetspot.report.page.html import page
 
-            text = page(report)
+            return page(report).encode()
         case ".md":
             from sweetspot.report.page.markdown import markdown
 
-            text = markdown(report)
+            return markdown(report).encode()
         case _:
             from sweetspot.report.page.numbers import numbers
 
-            text = json.dumps(numbers(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode()
+            return json_file(numbers(report))
 
 
 def default_name(report: Report) -> str:

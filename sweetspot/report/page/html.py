@@ -8,12 +8,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sweetspot.report.figures.scheme import DARK, LIGHT, variables
-from sweetspot.report.page import words
+from sweetspot.report.page import evidence, spending
+from sweetspot.report.page.answer import answer
 from sweetspot.report.page.contents import Report
 from sweetspot.report.page.figures import drawn
-from sweetspot.report.page.tables import points_table, trials_table
+from sweetspot.report.page.method import how_found
+from sweetspot.report.page.phrases import moment
+from sweetspot.report.page.provenance import repeating, versions, where_the_data_are
+from sweetspot.report.page.tables import LEGEND, points_table, trials_table
 from sweetspot.report.page.toml import study_file
-from sweetspot.report.page.usage import repeating
+from sweetspot.report.sentences import counted, headline
 
 _HERE = Path(__file__).parent
 
@@ -25,15 +29,26 @@ def page(report: Report) -> str:
     )
     script = (_HERE / "sort.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.jinja").render(
-        report=report,
-        title=words.title(report),
-        answer=words.answer(report),
-        words=words,
+        title=headline(report.result),
+        written=moment(report.written),
+        answer=answer(report),
+        how_found=how_found(report),
+        confirmation=evidence.confirmation(report),
+        arms=evidence.arms(report),
+        verdict=evidence.verdict(report),
+        likeness=evidence.likeness(report),
+        pruned=spending.pruned(report),
+        aside=spending.set_aside(report),
+        cost=spending.cost(report),
+        legend=LEGEND,
+        counted=counted,
         figures={figure.name: figure for figure in drawn(report)},
         points=points_table(report),
         trials=trials_table(report),
-        toml=study_file(report.result.config),
+        toml=study_file(report.config),
         command=repeating(report),
+        where=where_the_data_are(report),
+        versions=versions(report),
         style=_trusted(_colours() + (_HERE / "report.css").read_text(encoding="utf-8")),
         script=_trusted(script),
         script_hash=_sha256(script),

@@ -1,16 +1,16 @@
 """A report in GitHub's markdown: the same without pictures, the map as a table."""
 
-import re
 from collections.abc import Iterator, Sequence
 
-from sweetspot.report.notes import code
-from sweetspot.report.page import words
+from sweetspot.report.markdown import code, escaped, fenced
+from sweetspot.report.page import evidence, spending
+from sweetspot.report.page.answer import answer
 from sweetspot.report.page.contents import Report
-from sweetspot.report.page.tables import Table, points_table, text_map, trials_table
+from sweetspot.report.page.method import how_found
+from sweetspot.report.page.provenance import repeating, versions, where_the_data_are
+from sweetspot.report.page.tables import LEGEND, Table, points_table, text_map, trials_table
 from sweetspot.report.page.toml import study_file
-from sweetspot.report.page.usage import repeating
-
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!$]|:(?=//)|(?<=www)\.")
+from sweetspot.report.sentences import counted, headline
 
 
 def markdown(report: Report) -> str:
@@ -19,11 +19,11 @@ def markdown(report: Report) -> str:
 
 
 def _blocks(report: Report) -> Iterator[str]:
-    answer = words.answer(report)
-    yield f"# {escaped(words.title(report))}"
-    yield f"**{escaped(answer.lead)}:** {escaped(answer.rest)}"
-    if answer.remarks:
-        yield escaped(" ".join(answer.remarks))
+    said = answer(report)
+    yield f"# {escaped(headline(report.result))}"
+    yield f"**{escaped(said.lead)}:** {escaped(said.rest)}"
+    if said.remarks:
+        yield escaped(" ".join(said.remarks))
     yield "## The map"
     here = text_map(report)
     if here.rows:
@@ -35,39 +35,35 @@ def _blocks(report: Report) -> Iterator[str]:
     else:
         yield "No point has been visited yet."
     yield "## How it was found"
-    yield "\n".join(f"- **{fact.what}**: {escaped(fact.text)}" for fact in words.how_found(report))
+    yield "\n".join(f"- **{fact.what}**: {escaped(fact.text)}" for fact in how_found(report))
     yield "## The evidence"
-    yield from map(escaped, words.confirmation(report))
-    if arms := words.arms(report):
+    yield from map(escaped, evidence.confirmation(report))
+    if arms := evidence.arms(report):
         heads = ("students of", "point", "students", "test accuracy [95 % interval]", "gain of the best point over it")
         rows = [(arm.name, arm.point, str(arm.students), arm.accuracy, arm.gain) for arm in arms]
         yield _lines(heads, (False, False, True, False, False), rows)
-    if verdict := words.verdict(report):
+    if verdict := evidence.verdict(report):
         yield f"**Verdict.** {escaped(verdict)}"
-    yield from map(escaped, words.likeness(report))
+    yield from map(escaped, evidence.likeness(report))
     yield "## What was pruned, and why"
-    yield from map(escaped, words.pruned(report))
-    if aside := words.set_aside(report):
+    yield from map(escaped, spending.pruned(report))
+    if aside := spending.set_aside(report):
         reasons = [(str(point.point), point.state, point.reason or "") for point in aside]
         yield _lines(("point", "state", "why"), (False, False, False), reasons)
     yield "## What it cost"
-    yield escaped(words.cost(report))
+    yield escaped(spending.cost(report))
     yield "## All points and trials"
-    yield escaped(words.LEGEND)
+    yield escaped(LEGEND)
     for noun, table in (("point", points_table(report)), ("trial", trials_table(report))):
         if table.rows:
-            yield f"### {words.counted(len(table.rows), noun)}"
+            yield f"### {counted(len(table.rows), noun)}"
             yield _table(table)
     yield "## The configuration that repeats it"
-    yield f"Saved as a file, it repeats the study with {code(repeating(report))}."
-    yield _fenced(study_file(report.result.config), "toml")
+    where = escaped(where_the_data_are(report))
+    yield f"Saved as a file, it repeats the study with {code(repeating(report))}." + (f" {where}" if where else "")
+    yield fenced(study_file(report.config), "toml")
     yield "## Versions"
-    yield "\n".join(f"- **{fact.what}**: {escaped(fact.text)}" for fact in words.versions(report))
-
-
-def escaped(text: str) -> str:
-    """Text that means itself, on one line: no character of it is markup, an HTML tag, a formula or a link."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(re.split(r"[\r\n\t]+", text)))
+    yield "\n".join(f"- **{fact.what}**: {escaped(fact.text)}" for fact in versions(report))
 
 
 def _table(table: Table) -> str:
@@ -79,9 +75,3 @@ def _lines(heads: Sequence[str], are_numbers: Sequence[bool], rows: Sequence[Seq
     rule = ["---:" if is_number else "---" for is_number in are_numbers]
     lines = [list(map(escaped, heads)), rule, *(list(map(escaped, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _fenced(text: str, language: str) -> str:
-    """A block of code that nothing in ``text`` ends."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

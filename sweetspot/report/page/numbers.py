@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sweetspot.report.page import words
+from sweetspot.report.page.answer import answer
 from sweetspot.report.page.contents import Report
 from sweetspot.report.page.toml import study_file
 from sweetspot.report.points import table
@@ -12,7 +12,7 @@ from sweetspot.study.inference import Interval
 
 
 def numbers(report: Report) -> dict[str, Any]:
-    """Everything of a report: what ``sweetspot best --json`` prints, and the keys below.
+    """Everything of a report: what ``sweetspot best --json`` prints, and the keys below. No path to the data is in it.
 
     Accuracies and gains are fractions, times seconds, entropies nats; what is not known, or not finite, is null. Before
     a trial has finished the keys of ``best`` are there, and null where there is nothing to say.
@@ -35,13 +35,14 @@ def numbers(report: Report) -> dict[str, Any]:
     wrong, let_run = result.would_have_pruned
     found = {
         **(_nothing_yet(report) if result.best is None else result.to_dict()),
+        "dataset": report.config.data.dataset,
         "answer": _answer(report),
         "arms": _arms(report),
         "points": table(result.points),
         "all_trials": result.trials_list(),
         "pruning": {
-            "pruned": sum(trial["state"] == "pruned" and "infeasible" not in trial for trial in result.trials_list()),
-            "infeasible": sum("infeasible" in trial for trial in result.trials_list()),
+            "pruned": result.pruned,
+            "infeasible": result.infeasible,
             "let_run": let_run,
             "wrong": wrong,
         },
@@ -56,8 +57,8 @@ def numbers(report: Report) -> dict[str, Any]:
         ],
         "classes": list(report.classes),
         "class_similarity": _similarity(report),
-        "config": result.config.model_dump(mode="json"),
-        "config_toml": study_file(result.config),
+        "config": report.config.model_dump(mode="json"),
+        "config_toml": study_file(report.config),
         "written": f"{report.written.isoformat()}Z",
         "machine": report.machine,
         "versions": dict(report.versions),
@@ -77,8 +78,7 @@ def _nothing_yet(report: Report) -> dict[str, Any]:
     gains = ("over_student_alone", "over_most_accurate_teacher", "over_longest_teacher")
     return {
         "study": result.name,
-        "dataset": result.config.data.dataset,
-        "teacher": result.config.teacher.model,
+        "teacher": result.config.teacher.model if result.config.search.teacher.model is None else None,
         "student": result.config.student.model,
         **dict.fromkeys(unknown),
         "epochs_mean": result.epochs_mean,
@@ -92,7 +92,7 @@ def _nothing_yet(report: Report) -> dict[str, Any]:
 
 
 def _answer(report: Report) -> dict[str, Any]:
-    answer = words.answer(report)
+    said = answer(report)
     confirmed = report.result.confirmation
     accuracy: dict[str, Any] | None = None
     if confirmed is not None:
@@ -101,10 +101,10 @@ def _answer(report: Report) -> dict[str, Any]:
     elif (best := report.best) is not None:
         accuracy = {"mean": best.mean, "low": best.low, "high": best.high, "split": "validation"}
     return {
-        "standing": answer.standing,
-        "sentence": answer.sentence,
+        "standing": said.standing,
+        "sentence": said.sentence,
         "accuracy": accuracy,
-        "remarks": list(answer.remarks),
+        "remarks": list(said.remarks),
     }
 
 

@@ -162,7 +162,7 @@ def test_the_note_says_what_is_searched_what_was_found_and_how_to_join(store: St
         "95 % interval",
         "**What it means.** ",
         " of 20 trials have finished",
-        "**Pruning.** Similarity entropy has stopped",
+        "**Pruning.** 3 trials of 19 were pruned on similarity entropy",
         "**Cost.** ",
         "sweetspot worker --name '<img src=x onerror=alert(1)> *n*' --storage sqlite:///",
         "Written 2026-05-0",

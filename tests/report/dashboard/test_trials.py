@@ -82,7 +82,7 @@ def test_a_trials_note_has_its_numbers_and_shows_its_pictures(store: Store, serv
     said = shown(store, serve, trial)
     note = said["note"]["body"]
     for words in (
-        "### batch 64\\, 20 epochs\\: 55\\.00 \\%\n",
+        "### batch 64, 20 epochs: 55.00 %\n",
         "| teacher steps | 340 |",
         "| teacher accuracy | 87.50 % on the validation split |",
         "| S, similarity entropy | 0.7500 nats at T = 4: ",
@@ -111,9 +111,9 @@ def test_a_trial_that_ended_early_says_why_and_up_to_where_it_got(store: Store, 
     why = "similarity entropy 0.2 | <script>alert(1)</script> http://evil.example"
     trial = told(store, findings(students=(), epoch=5, ended=why))
     said = shown(store, serve, trial)
-    assert "### batch 64\\, 20 epochs\\: no students" in said["note"]["body"]
+    assert "### batch 64, 20 epochs: no students" in said["note"]["body"]
     assert "| measured at epoch | 5 |" in said["note"]["body"]
-    assert "| ended | Similarity entropy 0\\.2 \\| \\<script\\>alert\\(1\\)\\<\\/script\\>" in said["note"]["body"]
+    assert "| ended | Similarity entropy 0.2 \\| \\<script\\>alert(1)\\</script\\>" in said["note"]["body"]
     assert "http://" not in said["note"]["body"].replace("\\", "")
     assert [each["filename"] for each in said["artifacts"]] == ["class-similarity.png"]
 
@@ -123,6 +123,11 @@ def test_a_trial_of_which_nothing_was_measured_has_a_note_all_the_same(store: St
     said = shown(store, serve, told(store, nothing))
     assert "| teacher epochs | 15 trained, 5 reused |" in said["note"]["body"]
     assert said["artifacts"] == []
+
+
+def test_a_very_long_reason_is_cut(store: Store, serve: Serve) -> None:
+    said = shown(store, serve, told(store, findings(students=(), ended="x" * 10_000)))
+    assert f"| ended | X{'x' * 1998}… |" in said["note"]["body"]
 
 
 def test_what_somebody_has_written_of_a_trial_stays_above(store: Store, serve: Serve) -> None:

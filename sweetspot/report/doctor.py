@@ -1,17 +1,32 @@
-"""What was found, as text for people."""
+"""What the doctor found, as text for people."""
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweetspot.workers.doctor.check import Check
-
 _STYLES = {"ok": "green", "advice": "yellow", "wrong": "bold red"}
 
 
-def checks_text(checks: Sequence[Check]) -> RenderableType:
+class Found(Protocol):
+    """What was found of one thing, and what to do about it: :class:`sweetspot.workers.doctor.Check`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def state(self) -> Literal["ok", "advice", "wrong"]: ...
+
+    @property
+    def found(self) -> str: ...
+
+    @property
+    def advice(self) -> str | None: ...
+
+
+def checks_text(checks: Sequence[Found]) -> RenderableType:
     """One row for each check, what to do under what was found; fits 80 columns."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -25,7 +40,7 @@ def checks_text(checks: Sequence[Check]) -> RenderableType:
     return Group(table, Text(), Text(_conclusion(checks), "bold"))
 
 
-def _conclusion(checks: Sequence[Check]) -> str:
+def _conclusion(checks: Sequence[Found]) -> str:
     wrong = [check.name for check in checks if check.state == "wrong"]
     if wrong:
         return f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}"
