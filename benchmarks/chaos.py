@@ -33,6 +33,7 @@ from benchmarks.watched_worker import Workers
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue
 from sweetspot.study_file import Draft, find
 
@@ -86,7 +87,7 @@ def go(
 ) -> Outcome:  # fmt: skip
     """The study undisturbed, then disturbed, and the audit."""
     config = study(len(faults))
-    data = load_study_data(config, None, torch.device("cpu"))
+    data = load_study_data(config, data_folder(), torch.device("cpu"))
     calm, wild = folder / "undisturbed", folder / "disturbed"
     calm.mkdir()
     wild.mkdir()

@@ -63,6 +63,7 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import RunError
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue, load
 from sweetspot.study.space import Point, distributions
 from sweetspot.study.workplace import resolved
@@ -219,7 +220,7 @@ def run(config: StudyConfig, workers: int, seconds: float, postgresql: Server, f
     """
     folder.mkdir()
     with postgresql.database(folder.name) as storage:
-        data = load_study_data(config, None, torch.device("cpu"))
+        data = load_study_data(config, data_folder(), torch.device("cpu"))
         with Store(storage, str(folder / "artifacts")) as store:
             create_or_continue(store, _NAME, config, data)
             fill(store, config, done)

@@ -40,6 +40,7 @@ from sweetspot.errors import UserError
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.store import Store
 from sweetspot.store.trajectories import RUNS, TrajectoryStore
+from sweetspot.store.url import data_folder
 from sweetspot.study.claim import Job
 from sweetspot.study.jobs import Confirming, Search
 from sweetspot.study.search import CONFIRM, companions, create_or_continue, load
@@ -339,7 +340,7 @@ def main(arguments: Sequence[str]) -> None:
     for assignment in given.set:
         draft.assign(assignment)
     config = resolved(draft.config(), _DEVICE)
-    data = load_study_data(config, given.data, prepare(_DEVICE, config.run))
+    data = load_study_data(config, given.data or data_folder(), prepare(_DEVICE, config.run))
     beside = Beside()
     with tempfile.TemporaryDirectory() as folder:
         found = compare(config, data, Path(folder))

@@ -38,6 +38,20 @@ def _by_name(default: str) -> Discriminator:
     return Discriminator(lambda v: v.get("name", default) if isinstance(v, dict) else getattr(v, "name", default))
 
 
+RESIZED = "imagefolder:"
+"""What the names of the data sets begin with whose images are brought to a size."""
+
+
+def check_image_size(dataset: str, image_size: int | None) -> None:
+    """Refuse a size for images that have one of their own.
+
+    Raises:
+        ValueError: says which have none.
+    """
+    if image_size is not None and not dataset.startswith(RESIZED):
+        raise ValueError(f"only the images of {RESIZED}PATH are resized; those of {dataset} have their own size")
+
+
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
@@ -59,9 +73,7 @@ class DataConfig(Part):
     @field_validator("image_size")
     @classmethod
     def _only_files_are_resized(cls, image_size: int | None, others: ValidationInfo) -> int | None:
-        dataset = others.data.get("dataset", "imagefolder:")  # not there: it is wrong itself, and says so
-        if image_size is not None and not dataset.startswith("imagefolder:"):
-            raise ValueError(f"only the images of imagefolder:PATH are resized; those of {dataset} have their own size")
+        check_image_size(others.data.get("dataset", RESIZED), image_size)  # not there: it is wrong itself, and says so
         return image_size
 
 

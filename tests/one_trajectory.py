@@ -19,6 +19,7 @@ from sweetspot.store.schema import EpochRow, LeaseRow, SnapshotRow, StudentRow
 from sweetspot.store.students import student_run
 from sweetspot.store.trajectories import RUNS as TEACHERS
 from sweetspot.store.trajectories import run_of
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
 
 LADDER = (3, 7, 12)
@@ -42,7 +43,7 @@ def study(trials: int = len(LADDER), **run: float) -> StudyConfig:
 
 def create(store: Store, config: StudyConfig, *epochs: int) -> None:
     """The study, with the trials of these epochs in the queue."""
-    create_or_continue(store, "tiny", config, load_study_data(config, None, torch.device("cpu")))
+    create_or_continue(store, "tiny", config, load_study_data(config, data_folder(), torch.device("cpu")))
     for wanted in epochs:
         load(store, "tiny").enqueue_trial({"batch_size": BATCH_SIZE, "epochs": wanted})
 
@@ -121,7 +122,7 @@ def saved_places(store: Store) -> dict[str, Place]:
 
 @cache
 def train_images() -> int:
-    return load_study_data(study(), None, torch.device("cpu")).train_images
+    return load_study_data(study(), data_folder(), torch.device("cpu")).train_images
 
 
 def steps_done(run: str, place: Place) -> int:

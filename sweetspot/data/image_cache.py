@@ -1,13 +1,14 @@
 """Images resized once: what image files become is kept on the disk, under the hash of their content.
 
-Two kinds of files lie in the folder ``image-cache``, and any may be deleted at any time:
+Three kinds of files lie in the folder ``image-cache``, and any may be deleted at any time:
 
 - ``<key>.npz`` holds the images and labels that a list of files becomes. Its key is the hash of their bytes and labels,
   the size and the format version: a changed file is another key, wherever the files lie and whatever they are called.
 - ``index-<place>.json`` holds, for the files of a place, the hash of each with its size and times, so that only a file
   that has changed since is read again.
+- ``unreadable-<hash>.txt`` lists files that are no images, a line for each with its reason.
 
-Both are written beside their place and moved into it when whole. The zip format has a checksum of every array: what is
+All are written beside their place and moved into it when whole. The zip format has a checksum of every array: what is
 damaged is told, and made again.
 """
 
@@ -19,7 +20,7 @@ import secrets
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ from sweetspot.data.image_files import UnreadableError, check_header, read_bytes
 from sweetspot.data.images import Images
 from sweetspot.errors import UserError, one_line
 
-FORMAT = 1
-"""Rises with every change of what a file becomes, so that images made before it are never mixed in."""
+FORMAT = 2
+"""Rises with every change of what a file becomes or of how that is kept: what was made before is never mixed in."""
 
 FOLDER = "image-cache"
 MOST_UNREADABLE = 0.01
@@ -74,12 +75,12 @@ class _Made:
     Attributes:
         images: uint8 (N, C, size, size), by label and then by the hash of the file.
         labels: int64 (N,).
-        unreadable: the hashes of files that are no images.
+        unreadable: why, by the hash of each file that is no image.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    unreadable: tuple[str, ...]
+    unreadable: dict[str, str]
 
 
 class ImageCache:
@@ -134,10 +135,10 @@ class ImageCache:
             UserError: if more of them do not than may be left out.
         """
         seen = self._each(files, "looking at", lambda file: check_header(file.path))
-        self._refuse([(file, what) for file, what in seen if isinstance(what, UnreadableError)], len(files))
+        self._refuse({file: what for file, what in seen if isinstance(what, UnreadableError)}, len(files))
 
     def images(self, files: Sequence[ImageFile], hashes: dict[ImageFile, str], channels: int | None = None) -> Images:
-        """The images of the files, by label and then by the hash of the file; those that are unreadable are left out.
+        """The images of the files, by label and then by the hash of the file; of unreadable ones it warns.
 
         Args:
             hashes: of the files, as :meth:`hashes` gives them.
@@ -155,9 +156,12 @@ class ImageCache:
                 if made is None:
                     made = self._make(files, hashes, channels)
                     self._keep(place, made)
-        lost = set(made.unreadable)
-        reason = UnreadableError("not a readable image")
-        self._refuse([(f, reason) for f in files if f not in hashes or hashes[f] in lost], len(files))
+        unreadable = {file: self._why(file) for file in files if file not in hashes}
+        lost = made.unreadable
+        unreadable |= {file: UnreadableError(lost[of]) for file, of in hashes.items() if of in lost}
+        self._refuse(unreadable, len(files))
+        if unreadable:
+            _log.warning(one_line(f"{self._name}: left out: {self._said(unreadable, len(files))}"))
         return Images(torch.from_numpy(made.images), torch.from_numpy(made.labels))
 
     # -- making -----------------------------------------------------------------------------------------------------
@@ -167,7 +171,7 @@ class ImageCache:
         size = self._size
         images = np.empty((len(ordered), 3, size, size), np.uint8)
         readable = np.ones(len(ordered), bool)
-        unreadable = [(file, self._why(file)) for file in files if file not in hashes]
+        unreadable: dict[ImageFile, UnreadableError] = {}
         all_grey = True
 
         def of(file: ImageFile) -> NDArray[np.uint8]:
@@ -178,18 +182,16 @@ class ImageCache:
 
         for i, (file, what) in enumerate(self._each(ordered, "resizing", of)):
             if isinstance(what, UnreadableError):
-                unreadable.append((file, what))
+                unreadable[file] = what
                 readable[i] = False
                 continue
             all_grey &= what.ndim == 2
             images[i] = what if what.ndim == 2 else what.transpose(2, 0, 1)
         self._refuse(unreadable, len(files))
-        if unreadable:
-            _log.warning(one_line(f"{self._name}: left out: {self._said(unreadable, len(files))}"))
         if channels == 1 or (channels is None and all_grey):
             images = images[:, :1]
         labels = np.array([file.label for file in ordered], np.int64)
-        lost = tuple(hashes[file] for file, _ in unreadable if file in hashes)
+        lost = {hashes[file]: str(why) for file, why in unreadable.items()}
         if not readable.all():
             images, labels = images[readable], labels[readable]
         return _Made(np.ascontiguousarray(images), labels, lost)
@@ -201,19 +203,23 @@ class ImageCache:
             return why
         return UnreadableError("could not be read at first")
 
-    def _refuse(self, unreadable: Sequence[tuple[ImageFile, UnreadableError]], total: int) -> None:
+    def _refuse(self, unreadable: Mapping[ImageFile, UnreadableError], total: int) -> None:
         if len(unreadable) > MOST_UNREADABLE * total:
             raise UserError(
                 f"{self._name}: {self._said(unreadable, total)}; at most {MOST_UNREADABLE:.0%} may be: "
                 "mend or delete them"
             )
 
-    def _said(self, unreadable: Sequence[tuple[ImageFile, UnreadableError]], total: int) -> str:
-        """How many are unreadable, the first of them by name."""
-        first = sorted(unreadable, key=lambda pair: pair[0].path)[:_NAMED]
-        named = ", ".join(f"{self._relative(file)} ({why})" for file, why in first)
-        more = f", and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
-        return f"{len(unreadable):,} of {total:,} image files cannot be read: {named}{more}"
+    def _said(self, unreadable: Mapping[ImageFile, UnreadableError], total: int) -> str:
+        """How many are unreadable, the first of them by name, and where all are listed."""
+        every = sorted(unreadable.items(), key=lambda pair: pair[0].path)
+        named = ", ".join(f"{self._relative(file)} ({why})" for file, why in every[:_NAMED])
+        more = f", and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+        listing = "".join(one_line(f"{file.path.absolute()}: {why}") + "\n" for file, why in every).encode()
+        place = self._folder / f"unreadable-{_sha256(listing)[:32]}.txt"
+        self._write(place, lambda out: out.write(listing), quiet=True)
+        listed = f" (all are listed in {place})" if place.is_file() else ""
+        return f"{len(every):,} of {total:,} image files cannot be read: {named}{more}{listed}"
 
     def _each(
         self, files: Sequence[ImageFile], doing: str, work: Callable[[ImageFile], _T]
@@ -250,22 +256,22 @@ class ImageCache:
         """What is kept there; None if there is nothing, or it is damaged."""
         try:
             with np.load(place, allow_pickle=False) as arrays:
-                images, labels, lost = (arrays[key] for key in ("images", "labels", "unreadable"))
+                images, labels, lost, why = (arrays[key] for key in ("images", "labels", "unreadable", "why"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except _DAMAGE as error:
             self._say_damaged(place, str(error), quiet=quiet)
             return None
         is_whole = (
-            (images.dtype, labels.dtype, lost.dtype.kind) == (np.uint8, np.int64, "U")
-            and (labels.ndim, lost.ndim) == (1, 1)
+            (images.dtype, labels.dtype, lost.dtype.kind, why.dtype.kind) == (np.uint8, np.int64, "U", "U")
+            and (labels.ndim, lost.ndim, why.shape) == (1, 1, lost.shape)
             and images.shape in [(len(labels), channels, self._size, self._size) for channels in (1, 3)]
-            and len(labels) + len(lost) == len(hashes)
+            and len(labels) == sum(content not in lost for content in hashes.values())
         )
         if not is_whole:
             self._say_damaged(place, "not the arrays that it must have", quiet=quiet)
             return None
-        return _Made(images, labels, tuple(map(str, lost)))
+        return _Made(images, labels, dict(zip(map(str, lost), map(str, why), strict=True)))
 
     def _say_damaged(self, place: Path, why: str, *, quiet: bool) -> None:
         if not quiet:
@@ -275,9 +281,11 @@ class ImageCache:
         for left in self._folder.glob(f".{place.name}.*"):  # by a process that was killed: this one is alone
             with suppress(OSError):
                 left.unlink()
-        unreadable = np.array(made.unreadable, dtype="U64")
+        lost, why = (np.array(list(part), str) for part in (made.unreadable.keys(), made.unreadable.values()))
         self._write(
-            place, lambda out: np.savez(out, images=made.images, labels=made.labels, unreadable=unreadable), quiet=False
+            place,
+            lambda out: np.savez(out, images=made.images, labels=made.labels, unreadable=lost, why=why),
+            quiet=False,
         )
 
     def _write(self, place: Path, write: Callable[[BinaryIO], object], *, quiet: bool) -> None:

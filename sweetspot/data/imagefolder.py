@@ -10,7 +10,6 @@ from pathlib import Path
 from sweetspot.data.image_cache import MOST_UNREADABLE, ImageCache, ImageFile
 from sweetspot.data.image_files import SUFFIXES, folders_in, images_under
 from sweetspot.data.images import DataSet, Images
-from sweetspot.data.root import data_root
 from sweetspot.data.seeding import seed_of
 from sweetspot.errors import UserError
 
@@ -49,7 +48,7 @@ class ImageFolder(DataSet):
     search is over. What test images show is read by :meth:`test` alone.
     """
 
-    def __init__(self, path: str, root: Path | None = None, image_size: int | None = None) -> None:
+    def __init__(self, path: str, root: Path, image_size: int | None = None) -> None:
         """
         Args:
             path: of the folder.
@@ -61,7 +60,7 @@ class ImageFolder(DataSet):
             raise UserError(f"imagefolder: is followed by a path: {_FORM}")
         place = Path(os.path.expanduser(path))  # Path's own raises where there is no such user
         self._size = image_size or IMAGE_SIZE
-        self._cache = ImageCache(self.name, place, data_root(root), self._size)
+        self._cache = ImageCache(self.name, place, root, self._size)
         splits = _splits(place)
         train = _classes(splits.pop("train"))
         self._test_classes: Classes | None = None

@@ -1,7 +1,7 @@
 """Whether a study's images fit on a device: all of them lie there, and so do the views of a whole epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -34,24 +34,44 @@ def needed_bytes(train: int, validation: int, pixels: int) -> int:
     return (train + validation + 4 * train) * pixels
 
 
-def check_memory(name: str, needed: int, device: torch.device, memory: Memory = device_memory) -> None:
+def check_memory(
+    name: str,
+    train: int,
+    validation: int,
+    pixels: int,
+    device: torch.device,
+    workers: Mapping[torch.device, int],
+    memory: Memory = device_memory,
+) -> None:
     """Refuse images that take more than half of a device's memory.
 
     Args:
         name: of the data set.
-        needed: as :func:`needed_bytes` says.
+        train, validation, pixels: as for :func:`needed_bytes`.
+        device: where the images alone are, of whoever only looks at them.
+        workers: how many are on which device; each holds the images and the views of an epoch.
 
     Raises:
         UserError: says what is needed, what there is, and what to do.
     """
+    if device not in workers:
+        _check(name, (train + validation) * pixels, "the images alone", 1, device, memory)
+    needed = needed_bytes(train, validation, pixels)
+    for place, count in workers.items():
+        _check(name, needed, "the images, and one epoch's views of them", count, place, memory)
+
+
+def _check(name: str, needed: int, what: str, workers: int, device: torch.device, memory: Memory) -> None:
     there = memory(device)
-    if needed > MOST * there:
-        where = "this machine" if device.type == "cpu" else str(device)
-        raise UserError(
-            f"the images of {name} need {_gigabytes(needed)} (the images, and one epoch's views of them), and {where} "
-            f"has {_gigabytes(there)}, of which half may be used: lower data.image_size (imagefolder:PATH), use fewer "
-            f"images, or a device of {_gigabytes(needed / MOST)} or more"
-        )
+    if workers * needed <= MOST * there:
+        return
+    each, fewer = (f" for each of {workers} workers", ", fewer workers") if workers > 1 else ("", "")
+    where = "this machine" if device.type == "cpu" else str(device)
+    raise UserError(
+        f"the images of {name} need {_gigabytes(needed)} ({what}){each}, and {where} has {_gigabytes(there)}, of which "
+        f"half may be used: lower data.image_size (imagefolder:PATH), use fewer images{fewer}, or a device of "
+        f"{_gigabytes(workers * needed / MOST)} or more"
+    )
 
 
 def container_memory(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:

@@ -7,15 +7,16 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from sweetspot.config import RESIZED, check_image_size
 from sweetspot.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from sweetspot.data.images import DataSet
 
 ENTRY_POINTS = "sweetspot.datasets"
-"""Entry points by which other packages add data sets: each a callable ``(root: Path | None) -> DataSet``."""
+"""Entry points by which other packages add data sets: each a callable ``(root: Path) -> DataSet``."""
 
-IMAGE_FOLDER = "imagefolder:"
+IMAGE_FOLDER = RESIZED
 NPZ = "npz:"
 BY_PATH = {
     f"{IMAGE_FOLDER}PATH": "your own image files: a folder with one folder per class, or with train and val or test",
@@ -112,32 +113,29 @@ def info(name: str) -> DataSetInfo | None:
     return None
 
 
-def open_dataset(name: str, root: Path | None = None, image_size: int | None = None) -> "DataSet":
+def open_dataset(name: str, root: Path, image_size: int | None = None) -> "DataSet":
     """Opens a data set, and downloads it into ``root`` if it is not there.
 
     Args:
         name: one of :func:`names`, with a path in place of ``PATH``.
-        root: folder of downloaded data sets, and of the resized images of ``imagefolder:PATH``; None: the user's
-            cache folder.
+        root: folder of downloaded data sets, and of the resized images of ``imagefolder:PATH``; made when it is needed.
         image_size: height and width to which the images of ``imagefolder:PATH`` are brought; None: 64. All other
             data sets have a size of their own.
 
     Raises:
         UserError: there is no data set of this name, or it cannot be opened; the message says what to do.
     """
+    root = root.expanduser()
     if name.startswith(IMAGE_FOLDER):
         from sweetspot.data.imagefolder import ImageFolder
 
         return ImageFolder(name.removeprefix(IMAGE_FOLDER), root, image_size)
-    if image_size is not None:
-        about = info(name)
-        own = f" ({about.image_size}x{about.image_size})" if about else ""
-        raise UserError(
-            f"data.image_size = {image_size}: the images of {name} are used in their own size{own}; "
-            f"it is for {IMAGE_FOLDER}PATH alone"
-        )
+    try:
+        check_image_size(name, image_size)
+    except ValueError as error:
+        raise UserError(f"data.image_size = {image_size}: {error}") from None
     if name in _BUILT_IN:
-        opener: Callable[[Path | None], DataSet] = resolve_name(_BUILT_IN[name][1])
+        opener: Callable[[Path], DataSet] = resolve_name(_BUILT_IN[name][1])
         return opener(root)
     if name.startswith(NPZ):
         from sweetspot.data.npz import NpzDataSet
@@ -165,7 +163,7 @@ def _added_named(name: str) -> EntryPoint:
     raise unknown_name("data set", name, names())
 
 
-def _open_added(entry: EntryPoint, root: Path | None) -> "DataSet":
+def _open_added(entry: EntryPoint, root: Path) -> "DataSet":
     from sweetspot.data.images import DataSet
 
     try:

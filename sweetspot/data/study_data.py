@@ -1,6 +1,7 @@
 """A study's images on the device: split, normalised, with the views and probes that training and measuring need."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.images import DataSet, content_hash
-from sweetspot.data.memory import Memory, check_memory, device_memory, needed_bytes
+from sweetspot.data.memory import Memory, check_memory, device_memory
 from sweetspot.data.registry import open_dataset
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.split import held_out_images, split
@@ -41,28 +42,33 @@ class StudyData:
         classes: names of the classes.
         hash: SHA-256 of the whole training set's content, which identifies the data in recipes.
         normalisation: of the training images.
-        needed_bytes: what the images and the views of an epoch take of a device's memory.
     """
 
     def __init__(
-        self, dataset: DataSet, config: StudyConfig, device: torch.device, memory: Memory = device_memory
+        self,
+        dataset: DataSet,
+        config: StudyConfig,
+        device: torch.device,
+        workers: Mapping[torch.device, int] | None = None,
+        memory: Memory = device_memory,
     ) -> None:
         """
         Args:
+            workers: how many will make an epoch's views, on which device; None: one, on this.
             memory: how much a device has altogether.
 
         Raises:
             UserError: if the images cannot be read, do not fit the configuration, or take too much of the device.
         """
 
-        def needed(total: int, pixels: int) -> int:
+        def check(total: int, pixels: int) -> None:
             held_out = min(held_out_images(config.data.validation, total), total)
-            return needed_bytes(total - held_out, held_out, pixels)
+            holders = {device: 1} if workers is None else workers
+            check_memory(dataset.name, total - held_out, held_out, pixels, device, holders, memory)
 
-        check_memory(dataset.name, needed(*dataset.at_least()), device, memory)  # before a long reading
+        check(*dataset.at_least())  # before a long reading
         images = dataset.train()
-        self.needed_bytes = needed(len(images), images.images[0].numel())
-        check_memory(dataset.name, self.needed_bytes, device, memory)
+        check(len(images), images.images[0].numel())
         self.classes = dataset.classes
         self.hash = content_hash(images, dataset.classes)
         train, validation = split(images.labels, config.data.validation, seed_of(config.seed, "split"))
@@ -138,13 +144,19 @@ class StudyData:
         return normalise(images, self.normalisation)
 
 
-def load_study_data(config: StudyConfig, root: Path | None, device: torch.device) -> StudyData:
+def load_study_data(
+    config: StudyConfig, root: Path, device: torch.device, workers: Mapping[torch.device, int] | None = None
+) -> StudyData:
     """Open the study's data set and put it on the device.
+
+    Args:
+        root: as for :func:`~sweetspot.data.open_dataset`.
+        workers: as for :class:`StudyData`.
 
     Raises:
         UserError: if there is no such data set, it cannot be read, or it does not fit the configuration.
     """
-    return StudyData(open_dataset(config.data.dataset, root, config.data.image_size), config, device)
+    return StudyData(open_dataset(config.data.dataset, root, config.data.image_size), config, device, workers)
 
 
 def check_batch_sizes(config: StudyConfig, train_images: int, dataset: str) -> None:

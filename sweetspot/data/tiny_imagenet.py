@@ -5,7 +5,6 @@ from pathlib import Path
 from sweetspot.data.image_cache import MOST_UNREADABLE, ImageCache, ImageFile
 from sweetspot.data.image_files import images_under
 from sweetspot.data.images import DataSet, Images
-from sweetspot.data.root import data_root
 from sweetspot.errors import UserError
 
 FOLDER = "tiny-imagenet-200"
@@ -23,15 +22,14 @@ class TinyImageNet(DataSet):
 
     name = "tiny_imagenet"
 
-    def __init__(self, root: Path | None = None) -> None:
-        place = data_root(root)
-        self._folder = place / FOLDER
+    def __init__(self, root: Path) -> None:
+        self._folder = root / FOLDER
         if not self._folder.is_dir():
             raise UserError(
-                f"tiny_imagenet is not downloaded by itself: get {_PAGE} and unpack it in {place}, so that there is "
+                f"tiny_imagenet is not downloaded by itself: get {_PAGE} and unpack it in {root}, so that there is "
                 f"{self._folder}, or give the folder that has it with --data"
             )
-        self._cache = ImageCache(self.name, self._folder, place, _SIZE)
+        self._cache = ImageCache(self.name, self._folder, root, _SIZE)
         numbers = sorted(self._lines("wnids.txt"))
         if len(numbers) < 3 or len(set(numbers)) < len(numbers):
             raise self._damaged(f"wnids.txt names {len(set(numbers))} classes in {len(numbers)} lines")

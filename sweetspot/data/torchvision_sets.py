@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from sweetspot.data.images import DataSet, Images
-from sweetspot.data.root import data_root
 from sweetspot.errors import UserError
 
 _STALLED_SECONDS = 60.0
@@ -40,9 +39,9 @@ _DAMAGE = (*_DOWNLOAD_ERRORS, AssertionError, ValueError, TypeError, KeyError, p
 class TorchvisionDataSet(DataSet):
     """A data set that torchvision reads; opening it downloads it if need be, and reads the training set."""
 
-    def __init__(self, name: str, class_name: str, root: Path | None) -> None:
+    def __init__(self, name: str, class_name: str, root: Path) -> None:
         self.name = name
-        self._root = data_root(root)
+        self._root = root
         self._reader = getattr(_torchvision_datasets(), class_name)
         reader = self._read_if_there()
         if reader is None:

@@ -51,7 +51,7 @@ def describe(name: str) -> str:
     library, _, network = name.partition(":")
     if name in FORMS:
         is_there = find_spec(library) is not None
-        return f"{_SOURCES[library]}: {_ADAPTED}{'' if is_there else f' (needs {_extra(library)})'}"
+        return f"{_SOURCES[library]}: {_ADAPTED}{'' if is_there else f' (not installed: {_extra(library)})'}"
     _check_name(library, network)
     return f"{network} of {library}, {_ADAPTED}"
 
@@ -211,7 +211,9 @@ def _names(library: str) -> tuple[str, ...]:
 
 
 def _extra(library: str) -> str:
-    return f"pip install 'sweetspot[{library}]'" if library == "timm" else f"pip install {library}"
+    if library == "timm":
+        return "in a clone ./uvw sync --extra timm, for another environment pip install '.[timm]' in it"
+    return f"pip install {library}"
 
 
 @contextmanager

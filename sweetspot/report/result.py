@@ -312,7 +312,8 @@ class StudyResult:
             import pandas as pd
         except ImportError:
             raise UserError(
-                "to_dataframe() needs pandas, which is not installed: pip install 'sweetspot[notebook]'"
+                "to_dataframe() needs pandas, which is not installed: in a clone ./uvw sync --extra notebook, for "
+                "another environment pip install '.[notebook]' in it"
             ) from None
         from sweetspot.report.points import table
 

@@ -150,7 +150,7 @@ class ClassSimilarityRow(Base):
 
 
 class ExternalTeacherRow(Base):
-    """A teacher that was trained elsewhere: its recipe's JSON says what is known of its training."""
+    """A teacher that was trained elsewhere: of its training only what its owner says is known, and only here."""
 
     __tablename__ = "sweetspot_external_teacher"
 
@@ -160,7 +160,7 @@ class ExternalTeacherRow(Base):
     """Of the training images that it is to teach of."""
     model: Mapped[str] = mapped_column(String(255), primary_key=True)
     name: Mapped[str] = mapped_column(String(255))
-    """What people know it by: the file's name."""
+    """What people know it by: as given, or the file's name without its ending."""
     epochs: Mapped[int]
     added: Mapped[datetime] = mapped_column(default=now)
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ def plan(
         UserError: if the configuration, the data or a device is not to be had.
     """
     workers = run_devices(run)
-    shape = _shape(config, run, data)
+    shape = _shape(config, run, workers, data)
     check_name(run.name)
     build_networks(config, shape)
     trials = config.search.trials if trials is None else trials
@@ -104,13 +105,24 @@ def plan(
     return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
 
 
-def _shape(config: StudyConfig, run: Run, data: StudyData | None) -> Shape:
+def _load(config: StudyConfig, run: Run, workers: list[str]) -> StudyData:
+    """The data as this process needs them: to look at, while the workers' devices have room for all of theirs."""
+    return load_study_data(config, run.data or data_folder(), torch.device("cpu"), _by_device(workers))
+
+
+def _by_device(workers: list[str]) -> Counter[torch.device]:
+    return Counter(map(torch.device, workers))
+
+
+def _shape(config: StudyConfig, run: Run, workers: list[str], data: StudyData | None) -> Shape:
     known = info(config.data.dataset) if data is None else None
     if known is None:
-        return Shape.of(data or load_study_data(config, run.data or data_folder(), torch.device("cpu")))
+        return Shape.of(data or _load(config, run, workers))
     # Of a built-in data set enough is known without its images: balanced labels stand for the real ones.
     labels = torch.arange(known.train_images) % known.classes
     train, validation = split(labels, config.data.validation, config.seed)
+    pixels = known.channels * known.image_size**2
+    check_memory(known.name, len(train), len(validation), pixels, torch.device("cpu"), _by_device(workers))
     check_batch_sizes(config, len(train), known.name)
     return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
 
@@ -127,12 +139,10 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     if run.log is not None:
         _open_log(run.log).close()  # before anything is created
     workers = run_devices(run)
-    data = load_study_data(config, run.data or data_folder(), torch.device("cpu"))
-    for device in dict.fromkeys(workers):
-        check_memory(config.data.dataset, data.needed_bytes, torch.device(device))
+    data = _load(config, run, workers)
     check_name(run.name)
     config = _with_absolute_path(config)
-    build_networks(config, _shape(config, run, data))
+    build_networks(config, Shape.of(data))
     with Store(run.storage, run.artifacts) as store:
         config, note = _with_stored_values(store, config, run)
         config = resolved(config, workers[0])

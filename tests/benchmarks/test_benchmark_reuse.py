@@ -9,13 +9,14 @@ from tiny_study import tiny_config
 from benchmarks.reuse import bound, compare
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
+from sweetspot.store.url import data_folder
 
 WSD = {"name": "wsd", "warmup": 0, "decay": 0.34}
 
 
 def test_the_store_trains_each_epoch_once_and_changes_nothing_else(tmp_path: Path) -> None:
     config = tiny_config(teacher__schedule=WSD, search__batch_size=[128], search__trials=3, student__epochs=1)
-    found = compare(config, load_study_data(config, None, torch.device("cpu")), tmp_path)
+    found = compare(config, load_study_data(config, data_folder(), torch.device("cpu")), tmp_path)
     assert found.stored.trained == found.bound < found.bare.trained
     assert found.again.trained == 0
     assert found.bare.trained == found.bare.requested == found.stored.requested == found.again.requested

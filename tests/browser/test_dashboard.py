@@ -13,6 +13,7 @@ from sweetspot.data.study_data import load_study_data
 from sweetspot.report.dashboard.contents import FIGURE_NAMES, figure_id
 from sweetspot.report.dashboard.trials import CURVES, SIMILARITY
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue
 from sweetspot.workers.worker import work
 
@@ -26,9 +27,10 @@ NAME = "<img src=x onerror=alert(1)> *tiny* $x^2$"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The dashboard, for users who may only read, of a study that a worker has brought to its end."""
     url = f"sqlite:///{tmp_path_factory.mktemp('store')}/study.db"
-    config = tiny_config(search__batch_size=[64], search__epochs=[1, 2], search__trials=2)
+    networks = {"teacher__model": "mlp", "student__model": "mlp-8"}
+    config = tiny_config(search__batch_size=[64], search__epochs=[1, 2], search__trials=2, **networks)
     with Store(url) as store:
-        create_or_continue(store, NAME, config, load_study_data(config, None, torch.device("cpu")))
+        create_or_continue(store, NAME, config, load_study_data(config, data_folder(), torch.device("cpu")))
         work(NAME, storage=url, device="cpu")
         with serving(store, users={USER: bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4))}, read_only=True) as site:
             yield site

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report.large_study import write_large_study
 
+from benchmarks.large_study import write_large_study
 from browser.conftest import OpenTab, Tab
 from sweetspot.report.page.contents import Report, read_report
 from sweetspot.report.page.html import page

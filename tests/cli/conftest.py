@@ -10,6 +10,7 @@ from sweetspot.cli import main
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import load_study_data
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue
 
 
@@ -44,7 +45,7 @@ def create() -> Callable[..., None]:
 
     def create(config: StudyConfig, name: str = "digits") -> None:
         with Store() as store:
-            create_or_continue(store, name, config, load_study_data(config, None, torch.device("cpu")))
+            create_or_continue(store, name, config, load_study_data(config, data_folder(), torch.device("cpu")))
 
     return create
 

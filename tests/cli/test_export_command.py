@@ -18,6 +18,7 @@ from tiny_study import tiny_config
 from sweetspot.data.study_data import load_study_data
 from sweetspot.models.exported import FILES
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.search import create_or_continue
 from sweetspot.workers.worker import work
 
@@ -30,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A storage with the study "digits", which was not confirmed, and "begun" without a trial."""
     url = f"sqlite:///{tmp_path_factory.mktemp('finished')}/study.db"
     config = tiny_config(search__trials=1, confirm__seeds=0)
-    data = load_study_data(config, None, torch.device("cpu"))
+    data = load_study_data(config, data_folder(), torch.device("cpu"))
     with Store(url) as store:
         create_or_continue(store, "digits", config, data)
         work("digits", storage=url, device="cpu")
@@ -163,7 +164,7 @@ def test_data_that_is_not_the_studys(refused: Command, here: Path) -> None:
     )  # fmt: skip
     url = os.environ["SWEETSPOT_STORAGE"]
     with Store(url) as store:
-        create_or_continue(store, "mine", config, load_study_data(config, None, torch.device("cpu")))
+        create_or_continue(store, "mine", config, load_study_data(config, data_folder(), torch.device("cpu")))
     work("mine", storage=url, device="cpu")
     write(255 - images)
     assert re.fullmatch(

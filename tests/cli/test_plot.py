@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.large_study import write_large_study
 from tiny_study import tiny_config
 
+from benchmarks.large_study import write_large_study
 from sweetspot.store import Store
 
 Command = Callable[..., Any]

@@ -1,5 +1,6 @@
 """``imagefolder:PATH``: layouts, splits, and what a user may have got wrong."""
 
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -315,6 +316,12 @@ def test_many_classes_that_differ_are_not_all_named(write_images: WriteImages, r
 # -- unreadable files -------------------------------------------------------------------------------------------------
 
 
+def listing(message: str) -> Path:
+    """The file in which a message says that all of them are."""
+    (path,) = re.findall(r"\(all are listed in (.*)\)", message)
+    return Path(path)
+
+
 def test_up_to_a_hundredth_of_the_files_may_be_unreadable_and_is_left_out(
     write_images: WriteImages, open_folder: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,25 +329,40 @@ def test_up_to_a_hundredth_of_the_files_may_be_unreadable_and_is_left_out(
     write_images("photos/test", CLASSES, size=2)
     (folder / "train/ant/0.png").write_text("no image")
     (folder / "train/bee/link.png").symlink_to("nowhere")
-    assert len(open_folder(folder, 2).train()) == 398
-    assert [record.getMessage() for record in caplog.records] == [
-        f"imagefolder:{folder}: left out: 2 of 400 image files cannot be read: train/ant/0.png (not an image), "
-        "train/bee/link.png (a link to nothing)"
-    ]
-    caplog.clear()
-    assert len(open_folder(folder, 2).train()) == 398
-    assert not caplog.records, "said when the images are made, not at every start"
+    for _ in range(2):  # the second time they are kept
+        assert len(open_folder(folder, 2).train()) == 398
+        (message,) = [record.getMessage() for record in caplog.records]
+        listed = listing(message)
+        assert message == (
+            f"imagefolder:{folder}: left out: 2 of 400 image files cannot be read: train/ant/0.png (not an image), "
+            f"train/bee/link.png (a link to nothing) (all are listed in {listed})"
+        )
+        assert listed.read_text() == (
+            f"{folder}/train/ant/0.png: not an image\n{folder}/train/bee/link.png: a link to nothing\n"
+        )
+        caplog.clear()
 
 
 def test_more_unreadable_files_are_refused_with_the_first_of_them(photos: Path, root: Path) -> None:
     for name in ("0", "1", "2", "3"):
         (photos / "train" / "bee" / f"{name}.png").write_text("no image")
     for _ in range(2):
-        assert refusal(photos, root) == (
+        message = refusal(photos, root)
+        listed = listing(message)
+        assert message == (
             f"imagefolder:{photos}: 4 of 12 image files cannot be read: train/bee/0.png (not an image), "
-            "train/bee/1.png (not an image), train/bee/2.png (not an image), and 1 more; at most 1% may be: "
-            "mend or delete them"
+            f"train/bee/1.png (not an image), train/bee/2.png (not an image), and 1 more (all are listed in {listed}); "
+            "at most 1% may be: mend or delete them"
         )
+        bad = photos / "train" / "bee"
+        assert listed.read_text().splitlines() == [f"{bad}/{name}.png: not an image" for name in range(4)]
+        assert listed.parent == root / "image-cache"
+
+
+def test_where_no_list_can_be_written_the_first_are_named(photos: Path, root: Path) -> None:
+    root.write_text("not a folder")
+    (photos / "train" / "bee" / "0.png").write_text("no image")
+    assert "1 of 12 image files cannot be read: train/bee/0.png (not an image); at most" in refusal(photos, root)
 
 
 def test_test_files_that_are_no_images_are_found_before_the_search(photos: Path, root: Path) -> None:

@@ -22,6 +22,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow  # tests/docs/test_commands.py has a short form of it
 def test_a_study_of_image_files_runs_to_its_confirmation(
     write_images: WriteImages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

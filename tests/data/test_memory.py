@@ -1,16 +1,20 @@
 """Images that are too many for a device are refused before they are put there."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
+from rich.console import Console
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.images import DataSet, Images
 from sweetspot.data.memory import check_memory, container_memory, device_memory, needed_bytes
 from sweetspot.data.study_data import StudyData
 from sweetspot.errors import UserError
+from sweetspot.study_file import draft_for
+from sweetspot.workers.optimize import Run, plan, run_study
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda:0")  # a name; nothing is put there
@@ -40,27 +44,48 @@ class Blank(DataSet):
 CONFIG = StudyConfig.model_validate(
     {"data": {"dataset": "digits", "validation": 20}, "search": {"batch_size": [8]}, "student": {"batch_size": 8}}
 )
-NEEDED = 100 * 192 + 4 * 80 * 192
+IMAGES = 100 * 192
+NEEDED = IMAGES + 4 * 80 * 192
 """All images in uint8, and the views of the training images in float32."""
+
+
+def load(workers: dict[torch.device, int], there: int, blank: Blank | None = None) -> StudyData:
+    """Data that this process looks at on the CPU, for such workers, where every device has so much memory."""
+    return StudyData(blank or Blank(), CONFIG, CPU, workers, lambda device: there)
 
 
 def test_what_is_needed_is_all_images_and_an_epochs_views() -> None:
     assert needed_bytes(80, 20, 3 * 8 * 8) == NEEDED
     data = StudyData(Blank(), CONFIG, CPU)
-    assert data.needed_bytes == NEEDED
     views = data.views(0, 0)
     assert data.train_images * 192 + len(data.validation) * 192 + views.numel() * views.element_size() == NEEDED
 
 
 def test_half_of_the_memory_may_be_used_and_no_more() -> None:
-    StudyData(Blank(), CONFIG, CPU, lambda device: 2 * NEEDED)
+    StudyData(Blank(), CONFIG, CPU, memory=lambda device: 2 * NEEDED)
     with pytest.raises(UserError, match="the images of blank need"):
-        StudyData(Blank(), CONFIG, GPU, lambda device: 2 * NEEDED - 1)
+        StudyData(Blank(), CONFIG, CPU, memory=lambda device: 2 * NEEDED - 1)
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_every_worker_of_a_device_has_its_own(device: torch.device) -> None:
+    assert load({device: 3}, 6 * NEEDED).train_images == 80
+    with pytest.raises(UserError, match=r"for each of 3 workers, and .*, fewer workers, or a device of"):
+        load({device: 3}, 6 * NEEDED - 1)
+
+
+def test_who_only_looks_at_the_images_needs_no_views() -> None:
+    def memory(device: torch.device) -> int:
+        return 2 * IMAGES if device == CPU else 4 * NEEDED
+
+    StudyData(Blank(), CONFIG, CPU, {GPU: 2}, memory)
+    with pytest.raises(UserError, match="the images alone"):
+        StudyData(Blank(), CONFIG, CPU, {GPU: 2}, lambda device: memory(device) - (device == CPU))
 
 
 def test_the_error_has_the_figures_and_says_what_to_do() -> None:
     with pytest.raises(UserError) as error:
-        check_memory("imagefolder:photos", 5_652_480_000, GPU, lambda device: 8_000_000_000)
+        check_memory("imagefolder:photos", 90_000, 10_000, 3 * 64**2, CPU, {GPU: 1}, lambda device: 8_000_000_000)
     assert str(error.value) == (
         "the images of imagefolder:photos need 5.7 GB (the images, and one epoch's views of them), and cuda:0 has "
         "8.0 GB, of which half may be used: lower data.image_size (imagefolder:PATH), use fewer images, or a device "
@@ -71,9 +96,23 @@ def test_the_error_has_the_figures_and_says_what_to_do() -> None:
 def test_images_whose_number_is_known_are_refused_before_they_are_read() -> None:
     blank = Blank((100, 192))
     with pytest.raises(UserError, match="the images of blank need"):
-        StudyData(blank, CONFIG, GPU, lambda device: 2 * NEEDED - 1)
+        load({GPU: 2}, 4 * NEEDED - 1, blank)
     assert blank.read == 0
-    assert StudyData(blank, CONFIG, CPU, lambda device: 2 * NEEDED).needed_bytes == NEEDED
+    load({GPU: 2}, 4 * NEEDED, blank)
+    assert blank.read == 1
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "digits"])
+def test_a_dry_run_of_a_built_in_set_is_refused_like_the_study(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = SimpleNamespace(total=1_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    config = draft_for(dataset, None).config()
+    run = Run("mine", data=Path("nowhere"), workers=3)
+    with pytest.raises(UserError, match=f"the images of {dataset} need .* for each of 3 workers, and this machine has"):
+        plan(config, run)
+    if dataset == "digits":
+        with pytest.raises(UserError, match=r"the images of digits need .* for each of 3 workers"):
+            run_study(config, run, Console(), quiet=True)
 
 
 def test_a_processors_memory_is_the_machines_or_less() -> None:

@@ -10,6 +10,7 @@ import torch
 from sweetspot.data import open_dataset
 from sweetspot.data.images import content_hash
 from sweetspot.errors import UserError
+from sweetspot.store.url import data_folder
 
 Arrays = dict[str, Any]
 Write = Callable[..., Path]
@@ -18,7 +19,7 @@ Write = Callable[..., Path]
 def refused(path: Path | str, *parts: str) -> None:
     """Opening fails with one line that names the file and has all parts."""
     with pytest.raises(UserError) as caught:
-        open_dataset(f"npz:{path}")
+        open_dataset(f"npz:{path}", data_folder())
     message = str(caught.value)
     assert "\n" not in message
     for part in (str(path), *parts):
@@ -29,7 +30,7 @@ def refused(path: Path | str, *parts: str) -> None:
 
 
 def test_a_file_is_read_as_it_was_written(arrays: Arrays, write_npz: Write) -> None:
-    dataset = open_dataset(f"npz:{write_npz(arrays)}")
+    dataset = open_dataset(f"npz:{write_npz(arrays)}", data_folder())
     train, test = dataset.train(), dataset.test()
     assert dataset.classes == ("ant", "bee", "cow")
     assert torch.equal(train.images.permute(0, 2, 3, 1), torch.from_numpy(arrays["train_x"]))
@@ -43,7 +44,7 @@ def test_a_file_is_read_as_it_was_written(arrays: Arrays, write_npz: Write) -> N
 def test_grey_images_need_no_axis_of_channels(axis: int | None, arrays: Arrays, write_npz: Write) -> None:
     grey = {key: arrays[key][..., 0] if key.endswith("x") else arrays[key] for key in arrays}
     shaped = {k: v if axis is None or not k.endswith("x") else np.expand_dims(v, axis) for k, v in grey.items()}
-    train = open_dataset(f"npz:{write_npz(shaped)}").train()
+    train = open_dataset(f"npz:{write_npz(shaped)}", data_folder()).train()
     assert train.images.shape == (12, 1, 8, 8)
     assert torch.equal(train.images[:, 0], torch.from_numpy(grey["train_x"]))
 
@@ -53,26 +54,26 @@ def test_without_names_the_classes_are_numbered_up_to_the_highest_training_label
 ) -> None:
     del arrays["classes"]
     arrays["train_y"] = np.array([0, 4] * 6, np.uint8)
-    assert open_dataset(f"npz:{write_npz(arrays)}").classes == ("0", "1", "2", "3", "4")
+    assert open_dataset(f"npz:{write_npz(arrays)}", data_folder()).classes == ("0", "1", "2", "3", "4")
 
 
 def test_a_class_may_have_no_training_image(arrays: Arrays, write_npz: Write) -> None:
     arrays["classes"] = np.array(["ant", "bee", "cow", "dodo"])
-    assert open_dataset(f"npz:{write_npz(arrays)}").classes[3] == "dodo"
+    assert open_dataset(f"npz:{write_npz(arrays)}", data_folder()).classes[3] == "dodo"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<i4", ">i8", "<u8"])
 def test_labels_may_be_any_integers(dtype: str, arrays: Arrays, write_npz: Write) -> None:
     arrays["train_y"] = arrays["train_y"].astype(dtype)
-    assert open_dataset(f"npz:{write_npz(arrays)}").train().labels.tolist() == arrays["train_y"].tolist()
+    assert open_dataset(f"npz:{write_npz(arrays)}", data_folder()).train().labels.tolist() == arrays["train_y"].tolist()
 
 
 def test_compressed_and_fortran_ordered_files_are_the_same_data(arrays: Arrays, write_npz: Write) -> None:
-    plain = open_dataset(f"npz:{write_npz(arrays)}")
+    plain = open_dataset(f"npz:{write_npz(arrays)}", data_folder())
     compressed = write_npz(arrays).with_name("compressed.npz")
     columns_first: Arrays = {key: np.asfortranarray(value) for key, value in arrays.items()}
     np.savez_compressed(compressed, **columns_first)
-    other = open_dataset(f"npz:{compressed}")
+    other = open_dataset(f"npz:{compressed}", data_folder())
     assert content_hash(plain.train(), plain.classes) == content_hash(other.train(), other.classes)
 
 
@@ -85,7 +86,8 @@ def test_a_folder_of_parts_is_one_data_set_in_the_order_of_their_names(
     write_npz(first, "parts/part-0.npz")
     (tmp_path / "parts" / "notes.txt").write_text("not a part")
     (tmp_path / "parts" / "._part-0.npz").write_text("what a Mac leaves behind")
-    joined, whole = open_dataset(f"npz:{tmp_path / 'parts'}"), open_dataset(f"npz:{write_npz(arrays)}")
+    joined = open_dataset(f"npz:{tmp_path / 'parts'}", data_folder())
+    whole = open_dataset(f"npz:{write_npz(arrays)}", data_folder())
     assert content_hash(joined.train(), joined.classes) == content_hash(whole.train(), whole.classes)
     assert content_hash(joined.test(), joined.classes) == content_hash(whole.test(), whole.classes)
 
@@ -102,8 +104,8 @@ def test_medmnists_files_are_read_and_their_validation_images_are_training_image
         "test_labels": arrays["test_y"][:, None].astype(np.uint8),
     }
     del arrays["classes"]
-    theirs = open_dataset(f"npz:{write_npz(medmnist, 'pathmnist.npz')}")
-    ours = open_dataset(f"npz:{write_npz(arrays)}")
+    theirs = open_dataset(f"npz:{write_npz(medmnist, 'pathmnist.npz')}", data_folder())
+    ours = open_dataset(f"npz:{write_npz(arrays)}", data_folder())
     assert content_hash(theirs.train(), theirs.classes) == content_hash(ours.train(), ours.classes)
     assert content_hash(theirs.test(), theirs.classes) == content_hash(ours.test(), ours.classes)
 
@@ -116,7 +118,7 @@ def test_training_never_reads_the_images_of_the_test_set(arrays: Arrays, write_n
     content, values = path.read_bytes(), arrays["test_x"].tobytes()
     assert content.count(values) == 1
     path.write_bytes(content.replace(values, bytes(len(values))))
-    dataset = open_dataset(f"npz:{path}")
+    dataset = open_dataset(f"npz:{path}", data_folder())
     assert len(dataset.train()) == 12
     with pytest.raises(UserError, match=r"set\.npz: test_x cannot be read \(Bad CRC-32"):
         dataset.test()
@@ -124,7 +126,7 @@ def test_training_never_reads_the_images_of_the_test_set(arrays: Arrays, write_n
 
 def test_a_path_may_begin_at_home(arrays: Arrays, write_npz: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(write_npz(arrays).parent))
-    assert len(open_dataset("npz:~/set.npz").train()) == 12
+    assert len(open_dataset("npz:~/set.npz", data_folder()).train()) == 12
 
 
 # -- what is refused: files -------------------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ def test_a_folder_without_parts_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_without_a_path_is_refused() -> None:
     with pytest.raises(UserError, match="npz:PATH"):
-        open_dataset("npz:")
+        open_dataset("npz:", data_folder())
 
 
 def test_something_else_with_the_right_ending_is_refused(tmp_path: Path, arrays: Arrays) -> None:
@@ -168,7 +170,7 @@ def test_an_array_that_is_shorter_than_its_header_says_is_refused(arrays: Arrays
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("train_x.npy", whole.read_bytes()[:-100])
     with pytest.raises(UserError, match="train_x cannot be read"):
-        open_dataset(f"npz:{path}").train()
+        open_dataset(f"npz:{path}", data_folder()).train()
 
 
 def test_a_header_that_is_no_header_is_refused(arrays: Arrays, write_npz: Write) -> None:

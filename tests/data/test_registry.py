@@ -6,6 +6,7 @@ import pytest
 
 from sweetspot.data import describe, info, names, open_dataset
 from sweetspot.errors import UserError
+from sweetspot.store.url import data_folder
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -43,13 +44,14 @@ def test_nothing_is_known_of_files_before_they_are_opened(form: str) -> None:
     assert BY_PATH[form] in describe(form)
 
 
-@pytest.mark.parametrize(("name", "own"), [("digits", r" \(8x8\)"), ("npz:somewhere.npz", "")])
-def test_images_that_are_not_in_folders_are_not_resized(name: str, own: str) -> None:
-    with pytest.raises(UserError, match=f"data.image_size = 32: the images of {name} are used in their own size{own};"):
-        open_dataset(name, image_size=32)
+@pytest.mark.parametrize("name", ["digits", "npz:somewhere.npz"])
+def test_images_that_are_not_in_folders_are_not_resized(name: str) -> None:
+    said = f"data.image_size = 32: only the images of imagefolder:PATH are resized; those of {name} have their own size"
+    with pytest.raises(UserError, match=said):
+        open_dataset(name, data_folder(), image_size=32)
 
 
-@pytest.mark.parametrize("ask", [info, describe, open_dataset])
+@pytest.mark.parametrize("ask", [info, describe, lambda name: open_dataset(name, data_folder())])
 def test_an_unknown_name_is_refused_with_the_nearest_one(ask: object) -> None:
     assert callable(ask)
     with pytest.raises(UserError, match="unknown data set 'cifar_100': did you mean 'cifar100'") as caught:
@@ -59,7 +61,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(ask: object) -> None:
 
 def test_an_unknown_prefix_says_which_there_is() -> None:
     with pytest.raises(UserError, match=r"unknown data set 'zip:a\.zip': the forms with a colon are imagefolder:PATH"):
-        open_dataset("zip:a.zip")
+        open_dataset("zip:a.zip", data_folder())
 
 
 # -- data sets of other packages --------------------------------------------------------------------------------------
@@ -97,14 +99,14 @@ def test_another_package_adds_a_data_set(package: Path) -> None:
     assert dataset.root == package  # type: ignore[attr-defined]
     assert "fruit" in names()
     assert describe("fruit") == "added by fruit_data:Fruit"
-    with pytest.raises(UserError, match="the images of fruit are used in their own size"):
+    with pytest.raises(UserError, match="those of fruit have their own size"):
         open_dataset("fruit", package, image_size=32)
     assert info("fruit") is None
 
 
 @pytest.mark.usefixtures("package")
 def test_a_package_cannot_take_a_built_in_name() -> None:
-    assert open_dataset("digits").classes == tuple("0123456789")
+    assert open_dataset("digits", data_folder()).classes == tuple("0123456789")
     assert names().count("digits") == 1
 
 
@@ -118,4 +120,4 @@ def test_a_package_cannot_take_a_built_in_name() -> None:
 )
 def test_a_broken_addition_is_named(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        open_dataset(name)
+        open_dataset(name, data_folder())

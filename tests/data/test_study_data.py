@@ -12,6 +12,7 @@ from sweetspot.data.images import Images, content_hash
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.data.views import Normalisation
 from sweetspot.errors import UserError
+from sweetspot.store.url import data_folder
 
 CPU = torch.device("cpu")
 IMAGES = 1397
@@ -21,7 +22,7 @@ class Watched(Digits):
     """The digits, with a count of the looks at their test split."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(data_folder())
         self.looks = 0
 
     def test(self) -> Images:
@@ -37,7 +38,7 @@ def config(validation: int | float = 200, augmentation: tuple[str, ...] = ("crop
 
 
 def study_data(*args: Any, **values: Any) -> StudyData:
-    return StudyData(Digits(), config(*args, **values), CPU)
+    return StudyData(Digits(data_folder()), config(*args, **values), CPU)
 
 
 def rows(images: Tensor) -> list[tuple[float, ...]]:
@@ -56,7 +57,7 @@ def test_the_splits_have_the_sizes_that_were_asked_for(validation: int | float, 
 def test_no_image_is_in_both_splits_and_none_is_lost() -> None:
     data = study_data(augmentation=())
     both = torch.cat([data.views(0, 0), data.validation.images])
-    ranks = [images.unique(return_inverse=True)[1] for images in (both, Digits().train().images)]
+    ranks = [images.unique(return_inverse=True)[1] for images in (both, Digits(data_folder()).train().images)]
     assert sorted(rows(ranks[0])) == sorted(rows(ranks[1]))
 
 
@@ -67,7 +68,7 @@ def test_images_are_normalised_by_the_training_split_alone() -> None:
     assert views.is_contiguous(memory_format=torch.channels_last)
     assert views.mean().item() == pytest.approx(0, abs=1e-5)
     assert views.std().item() == pytest.approx(1, abs=1e-4)
-    of_all = Normalisation.of(Digits().train())
+    of_all = Normalisation.of(Digits(data_folder()).train())
     assert data.validation.images.mean().item() != pytest.approx(0, abs=1e-4)
     assert data.validation.images.min().item() != pytest.approx(-of_all.mean[0] / of_all.std[0], abs=1e-6)
 
@@ -81,7 +82,7 @@ def test_the_split_and_the_probe_follow_from_the_studys_seed() -> None:
 
 
 def test_the_hash_is_that_of_the_whole_training_set_however_it_is_split() -> None:
-    assert study_data().hash == content_hash(Digits().train(), Digits.classes)
+    assert study_data().hash == content_hash(Digits(data_folder()).train(), Digits.classes)
     assert study_data().hash == study_data(100, ("crop", "flip"), seed=5).hash
 
 
@@ -161,7 +162,7 @@ def test_the_test_split_is_normalised_like_the_others() -> None:
     test = data.test()
     assert len(test) == 400
     assert test.images.min() == data.validation.images.min()
-    assert torch.equal(test.labels, Digits().test().labels)
+    assert torch.equal(test.labels, Digits(data_folder()).test().labels)
 
 
 # -- what does not fit ------------------------------------------------------------------------------------------------
@@ -183,4 +184,4 @@ def test_a_validation_split_larger_than_the_data_set_is_refused() -> None:
 
 
 def test_a_studys_data_is_opened_by_its_name() -> None:
-    assert load_study_data(config(), None, CPU).hash == study_data().hash
+    assert load_study_data(config(), data_folder(), CPU).hash == study_data().hash

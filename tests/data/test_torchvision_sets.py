@@ -212,15 +212,12 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path)
         open_dataset("mnist", tmp_path / "file" / "root")
 
 
-def test_without_a_root_the_data_are_in_the_users_cache(
+def test_the_root_may_be_in_the_users_home(
     tmp_path: Path, mnist_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    from platformdirs import user_cache_path
-
-    put(mnist_files, user_cache_path("sweetspot") / "data" / "MNIST" / "raw")
-    assert len(open_dataset("mnist").train()) == 20
+    put(mnist_files, tmp_path / "mine" / "MNIST" / "raw")
+    assert len(open_dataset("mnist", Path("~/mine")).train()) == 20
 
 
 # -- the CIFAR family: pickled batches --------------------------------------------------------------------------------

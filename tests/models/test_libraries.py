@@ -145,9 +145,9 @@ def test_what_cannot_be_had_is_refused_in_one_line_that_says_what_to_do(name: st
 
 def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # to Python, a package that is not there
-    with pytest.raises(UserError, match=r"needs timm, which is not installed: pip install 'sweetspot\[timm\]'"):
+    with pytest.raises(UserError, match=r"needs timm, which is not installed: in a clone \./uvw sync --extra"):
         build("timm:resnet18", classes=10, channels=1, image_size=8)
-    assert "needs pip install 'sweetspot[timm]'" in describe("timm:NAME")
+    assert "(not installed: in a clone ./uvw sync --extra timm, for another " in describe("timm:NAME")
 
 
 def test_both_forms_are_listed_with_a_line_on_the_stem() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_study import tiny_config
 
-from report.large_study import write_large_study
+from benchmarks.large_study import write_large_study
 from report.test_card import about
 from sweetspot.report.card import card
 from sweetspot.report.exported import comparison

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from tiny_study import tiny_config
 
-from report.large_study import large_config, write_large_study
+from benchmarks.large_study import large_config, write_large_study
 from sweetspot.config import SimilarityEntropyRule
 from sweetspot.report.figures.catalogue import FIGURES
 from sweetspot.report.figures.matplotlib import picture, svg_file

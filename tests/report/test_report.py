@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from sqlalchemy.engine import make_url
 from tiny_study import tiny_config
 
-from report.large_study import CLASSES, large_config, write_large_study
+from benchmarks.large_study import CLASSES, large_config, write_large_study
 from sweetspot.config import StudyConfig
 from sweetspot.report.notes import study_note
 from sweetspot.report.page import evidence, spending
@@ -376,16 +376,6 @@ def test_names_with_markup_do_nothing_in_a_page(done: Report, page_of_done: str)
     assert sorted(count) == sorted(tag for tag, _ in harmless.all if tag in ("img", "script"))
     assert not any(name.startswith("on") for _, attrs in bad.all for name in attrs)
     assert any(MARKUP in data for data in bad.data)
-
-
-@pytest.mark.slow
-def test_a_report_of_two_thousand_trials_takes_ten_seconds_and_five_megabytes_at_most(tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path}/study.db") as store:
-        write_large_study(store, trials=2000)
-        began = time.monotonic()
-        found = content(read_report(store, None), ".html")
-    assert time.monotonic() - began < 10
-    assert len(found) < 5_000_000
 
 
 # -- markdown -------------------------------------------------------------------------------------------------------

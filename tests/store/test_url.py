@@ -177,7 +177,13 @@ def test_no_part_of_a_password_that_should_have_been_quoted_is_shown(password: s
 
 @pytest.mark.parametrize(
     "text",
-    ["postgresql://ann@lab/studies", "postgresql://lab:5432/studies", "postgresql://lab:5432/s?user=a@b", "sqlite:////data/key=3/study.db", "/data/a@b:c"],
+    [
+        "postgresql://ann@lab/studies",
+        "postgresql://lab:5432/studies",
+        "postgresql://lab:5432/s?user=a@b",
+        "sqlite:////data/key=3/study.db",
+        "/data/a@b:c",
+    ],
 )
 def test_an_address_without_a_secret_is_shown_as_it_is(text: str) -> None:
     assert shown(text) == text

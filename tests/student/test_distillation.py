@@ -21,6 +21,7 @@ from sweetspot.models import build
 from sweetspot.store import Store
 from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.students import StudentStore
+from sweetspot.store.url import data_folder
 from sweetspot.student import checkpoints as checkpoints_module
 from sweetspot.student import distillation as distillation_module
 from sweetspot.student.checkpoints import StudentCheckpoints
@@ -47,7 +48,7 @@ def study(augmentation: tuple[str, ...] = ("crop",), seed: int = 0, **student: A
 @pytest.fixture(scope="module")
 def digits() -> StudyData:
     torch.set_num_threads(1)
-    return load_study_data(study(), None, CPU)
+    return load_study_data(study(), data_folder(), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_each_view_is_shown_to_the_teacher_once_whatever_the_number_of_students(
     teacher: nn.Module, augmentation: tuple[str, ...], passes: int
 ) -> None:
     chosen = study(augmentation, epochs=3)
-    data = load_study_data(chosen, None, CPU)
+    data = load_study_data(chosen, data_folder(), CPU)
     shown: list[int] = []
     with teacher.register_forward_pre_hook(lambda _, args: shown.append(len(args[0]))):
         students(chosen, data, teacher, 0, 1, 2)
@@ -164,7 +165,7 @@ def test_each_view_is_shown_to_the_teacher_once_whatever_the_number_of_students(
 def test_a_student_is_trained_as_plain_pytorch_would(teacher: nn.Module) -> None:
     """The loop that asks the teacher anew for every batch, in the order that the replicate's seed gives."""
     chosen = study((), schedule={"name": "constant"}, alpha=0.7, temperature=2.0, epochs=3)
-    data = load_study_data(chosen, None, CPU)
+    data = load_study_data(chosen, data_folder(), CPU)
     (student,) = students(chosen, data, teacher, 5)
 
     seed = seed_of(0, "student", "search", 5)
@@ -208,7 +209,7 @@ def test_equal_seeds_give_equal_students_whatever_was_drawn_before(digits: Study
     torch.manual_seed(1)
     (first,) = students(study(), digits, teacher, 0)
     torch.manual_seed(2)
-    (second,) = students(study(), load_study_data(study(), None, CPU), teacher, 0)
+    (second,) = students(study(), load_study_data(study(), data_folder(), CPU), teacher, 0)
     assert first.weights == second.weights
     assert first.accuracies == second.accuracies
 
@@ -355,7 +356,7 @@ def test_students_killed_at_random_steps_equal_those_that_were_not(
     options = study(
         augmentation, epochs=3, optimizer=optimizer_, schedule=schedule, precision=precision, model="convnet"
     )
-    data = load_study_data(options, None, CPU)
+    data = load_study_data(options, data_folder(), CPU)
     by = None if alone else teacher
     whole = students(options, data, by, 0, 3, 4)
     rng = random.Random(precision)

@@ -9,12 +9,13 @@ from tiny_study import tiny_config
 
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.workplace import Workplace
 
 
 @pytest.fixture(scope="session")
 def digits() -> StudyData:
-    return load_study_data(tiny_config(), None, torch.device("cpu"))
+    return load_study_data(tiny_config(), data_folder(), torch.device("cpu"))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.report.result import read_result
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, current_plan
 from sweetspot.study.lost import sweep
 from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
@@ -31,7 +32,7 @@ def npz(path: Path, test: slice) -> str:
 
 
 def run(store: Store, url: str, name: str, config: StudyConfig) -> None:
-    create_or_continue(store, name, config, load_study_data(config, None, torch.device("cpu")))
+    create_or_continue(store, name, config, load_study_data(config, data_folder(), torch.device("cpu")))
     work(name, storage=url, device="cpu")
 
 

@@ -10,6 +10,7 @@ import torch
 from sweetspot.config import DataConfig, SearchConfig, StudentConfig, StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 
 DATA = DataConfig(dataset="digits", validation=200, augmentation=("crop",))
 
@@ -18,7 +19,7 @@ DATA = DataConfig(dataset="digits", validation=200, augmentation=("crop",))
 def digits() -> StudyData:
     torch.set_num_threads(1)
     config = StudyConfig(data=DATA, search=SearchConfig(batch_size=(64,)), student=StudentConfig(batch_size=64))
-    return load_study_data(config, None, torch.device("cpu"))
+    return load_study_data(config, data_folder(), torch.device("cpu"))
 
 
 @pytest.fixture

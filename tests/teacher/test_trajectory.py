@@ -22,6 +22,7 @@ from sweetspot.models import build
 from sweetspot.store import TRUNK, Lease, Leases, Measurement, Snapshot, Store
 from sweetspot.store.artifacts import ArtifactsError
 from sweetspot.store.schema import LeaseRow
+from sweetspot.store.url import data_folder
 from sweetspot.teacher import training as training_module
 from sweetspot.teacher import trajectory as trajectory_module
 from sweetspot.teacher.recipe import FORMAT, Recipe
@@ -215,7 +216,7 @@ def test_a_teacher_stopped_at_random_steps_equals_one_that_was_never_interrupted
     config = study(
         schedule, ladder=(2, 5), model=NORMALISED, optimizer=optimizer, precision=precision, augmentation=augmentation
     )
-    data = load_study_data(config, None, CPU)
+    data = load_study_data(config, data_folder(), CPU)
     whole = trajectory(config, data, new_store())
     whole.bring_to(5)
 

@@ -33,6 +33,15 @@ def workers(_forks: Workers) -> Iterator[Workers]:
     _forks.kill()
 
 
+@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As everywhere; where whole processes are killed and drained, SQLite is for continuous integration alone."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    url: str = request.getfixturevalue("postgresql")
+    return url
+
+
 @pytest.fixture
 def store(storage: str, tmp_path: Path) -> Iterator[Store]:
     with Store(storage, str(tmp_path / "artifacts")) as opened:

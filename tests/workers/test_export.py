@@ -19,6 +19,7 @@ from sweetspot.models.exported import FILES, load_student, load_teacher
 from sweetspot.report.result import read_result
 from sweetspot.store import Leases, Store, Student
 from sweetspot.store.schema import StudentRow
+from sweetspot.store.url import data_folder
 from sweetspot.student.distillation import correctness
 from sweetspot.study.search import create_or_continue
 from sweetspot.study.visit import Visit
@@ -35,7 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def digits() -> StudyData:
-    return load_study_data(CONFIG, None, CPU)
+    return load_study_data(CONFIG, data_folder(), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_the_student_is_the_one_in_the_store_and_its_test_accuracy_the_recorded_
     values = exported()
     student = load_student(tmp_path / "out")
     row = chosen(store)
-    images, labels = (value[:] for value in vars(open_dataset("digits").test()).values())
+    images, labels = (value[:] for value in vars(open_dataset("digits", data_folder()).test()).values())
     with torch.no_grad():
         correct = (student(images).argmax(1) == labels).numpy()
     assert np.array_equal(correct, row.test_correct)
@@ -131,7 +132,7 @@ def test_the_teacher_is_as_it_taught(
     workplace = Workplace("tiny", store, Leases(store.database, "me", 60), digits, CPU)
     taught = Visit(CONFIG, result.best.point, workplace).teacher()
     teacher = load_teacher(tmp_path / "out")
-    images = open_dataset("digits").test()
+    images = open_dataset("digits", data_folder()).test()
     with torch.no_grad():
         assert torch.equal(teacher(images.images), taught(digits.test().images))
     correct = correctness(teacher.network, digits.validation, "float32")
@@ -206,7 +207,7 @@ def test_without_a_confirmation_it_is_one_of_the_searchs_and_nothing_tells_where
 ) -> None:
     here = tmp_path / "secret-place"
     here.mkdir()
-    digits = open_dataset("digits")
+    digits = open_dataset("digits", data_folder())
     train, test = digits.train(), digits.test()
     arrays = {"train_x": train.images, "train_y": train.labels, "test_x": test.images, "test_y": test.labels}
     np.savez(
@@ -216,7 +217,7 @@ def test_without_a_confirmation_it_is_one_of_the_searchs_and_nothing_tells_where
         data__dataset=f"npz:{here}/mine.npz", search__trials=1, confirm__seeds=0, search__min_steps=10**6
     )
     with Store(url) as store:
-        create_or_continue(store, "mine", config, load_study_data(config, None, CPU))
+        create_or_continue(store, "mine", config, load_study_data(config, data_folder(), CPU))
     work("mine", storage=url, device="cpu")
     about = export("mine", tmp_path / "out", said, storage=url, device="cpu").values
     assert about["student"]["purpose"] == "search"

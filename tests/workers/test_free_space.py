@@ -13,6 +13,7 @@ from sweetspot.cli import main
 from sweetspot.data.study_data import load_study_data
 from sweetspot.errors import UserError
 from sweetspot.store import Store
+from sweetspot.store.url import data_folder
 from sweetspot.study.claim import Outcome, run_next
 from sweetspot.study.estimate import Shape, disk_bytes, teacher_bytes, with_trials
 from sweetspot.study.jobs import Search
@@ -78,6 +79,6 @@ def test_no_command_starts_without_room_and_nothing_is_created(
         assert store.studies.all() == []
         assert store.trajectories.recipes() == {}
         config: Any = tiny_config()
-        create_or_continue(store, "digits", config, load_study_data(config, None, torch.device("cpu")))
+        create_or_continue(store, "digits", config, load_study_data(config, data_folder(), torch.device("cpu")))
     assert main(["worker"]) == 2
     assert "the disk has 1 KB left" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def _extra(extra: str, requirements: list[Requirement]) -> Check:
     checks = [_version(each) for each in requirements]
     missing = [check.name for check in checks if check.found == "not installed"]
     if missing:  # which is as good: nobody needs it who does not ask for it
-        return Check(name, "ok", f"not installed; wanted? pip install 'sweetspot[{extra}]'")
+        return Check(name, "ok", f"not installed; wanted? in a clone: ./uvw sync --extra {extra}")
     if wrong := [check for check in checks if check.state == "wrong"]:
         return Check(name, "wrong", f"{wrong[0].name} {wrong[0].found}", wrong[0].advice)
     return Check(name, "ok", ", ".join(f"{check.name} {check.found}" for check in checks))

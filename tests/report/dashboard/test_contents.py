@@ -15,7 +15,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from sqlalchemy import make_url
 from tiny_study import tiny_config
 
-from report.large_study import write_large_study
+from benchmarks.large_study import write_large_study
 from sweetspot.report.dashboard import contents
 from sweetspot.report.dashboard.contents import (
     FIGURE_NAMES,

@@ -17,7 +17,6 @@ from optuna.storages._rdb.models import (
 )
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, insert, select
-from tiny_study import tiny_config
 
 from sweetspot.config import StudyConfig
 from sweetspot.store import Store, StudyRecord
@@ -28,6 +27,7 @@ from sweetspot.study.ranking import ranking
 from sweetspot.study.search import CONFIRM, METRIC, get_study, open_study
 from sweetspot.study.space import Point, distributions
 from sweetspot.study.visit import distillation_at, recipe_at
+from sweetspot.study_file import Draft, find
 
 TRAIN_IMAGES = 45_000
 CLASSES = [f"class <{k}>" for k in range(100)]
@@ -37,16 +37,21 @@ _START = datetime(2026, 1, 1)
 
 
 def large_config(trials: int = 2000) -> StudyConfig:
-    return tiny_config(
-        search__batch_size=_SIZES,
-        search__epochs={"low": 2, "high": 240, "rungs": 12},
-        search__student={"temperature": {"low": 1.0, "high": 10.0}},
-        search__trials=trials,
-        search__min_steps=1000,
-        student__replicates={"min": 3, "max": 3},
-        pruner={"name": "similarity-entropy"},
-        confirm__seeds=5,
-    )
+    """The digits study, with a search like those of large data sets."""
+    draft = Draft.read(find("digits"))
+    for key, value in {
+        "search.batch_size": _SIZES,
+        "search.epochs": {"low": 2, "high": 240, "rungs": 12},
+        "search.student": {"temperature": {"low": 1.0, "high": 10.0}},
+        "search.trials": trials,
+        "search.min_steps": 1000,
+        "student.epochs": 2,
+        "student.replicates": {"min": 3, "max": 3},
+        "pruner": {"name": "similarity-entropy"},
+        "confirm.seeds": 5,
+    }.items():
+        draft.set(key, value, key)
+    return draft.config()
 
 
 def write_large_study(
@@ -92,7 +97,10 @@ def _trial(
     number: int, config: StudyConfig, space: dict[str, BaseDistribution], rng: np.random.Generator
 ) -> FrozenTrial:
     ladder = config.search.ladder
-    params = {"batch_size": int(rng.choice(config.search.batch_size)), "epochs": int(rng.choice(ladder))}
+    params: dict[str, float] = {
+        "batch_size": int(rng.choice(config.search.batch_size)),
+        "epochs": int(rng.choice(ladder)),
+    }
     if "student.temperature" in space:
         params["student.temperature"] = float(rng.uniform(1, 10))
     point = Point.of(params)
@@ -167,16 +175,16 @@ def _write_trials(store: Store, study: optuna.Study, trials: list[FrozenTrial]) 
             )  # fmt: skip
             for name, value in trial.params.items():
                 distribution = trial.distributions[name]
-                stored = {
+                param = {
                     "param_value": distribution.to_internal_repr(value),
                     "distribution_json": distribution_to_json(distribution),
                 }
-                tables[TrialParamModel].append(at | {"param_name": name} | stored)
+                tables[TrialParamModel].append(at | {"param_name": name} | param)
             for key, value in trial.user_attrs.items():
                 tables[TrialUserAttributeModel].append(at | {"key": key, "value_json": json.dumps(value)})
             for step, value in trial.intermediate_values.items():
-                stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-                value_ = {"intermediate_value": stored, "intermediate_value_type": kind}
+                reported, of = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+                value_ = {"intermediate_value": reported, "intermediate_value_type": of}
                 tables[TrialIntermediateValueModel].append(at | {"step": step} | value_)
             if trial.value is not None:
                 stored, kind = TrialValueModel.value_to_stored_repr(trial.value)
@@ -263,7 +271,7 @@ def _write_confirmation(store: Store, record: StudyRecord, trials: list[FrozenTr
             "student_epochs": 10,
             "seconds": {"students": 60.0},
         }
-        arms = {"arm": optuna.distributions.CategoricalDistribution(tuple(points))}
+        arms: dict[str, BaseDistribution] = {"arm": optuna.distributions.CategoricalDistribution(tuple(points))}
         mean_accuracy = sum(accuracies) / seeds
         study.add_trial(
             optuna.trial.create_trial(value=mean_accuracy, params={"arm": arm}, distributions=arms, user_attrs=attrs)
