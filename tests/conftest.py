@@ -15,6 +15,15 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST_FIRST = ("workers", "docs", "deploy", "benchmarks", "study", "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the folders whose tests are long, so that no process is left alone with one of them at the end."""
+    rank = {folder: i for i, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says once why browser tests were skipped."""
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "browser/" in report.nodeid]

@@ -18,7 +18,7 @@ class Digits(DataSet):
     name = "digits"
     classes = tuple("0123456789")
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | None = None) -> None:
         """Opens nothing and needs no ``root``: the images come with scikit-learn."""
 
     def train(self) -> Images:

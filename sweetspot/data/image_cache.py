@@ -319,9 +319,7 @@ class ImageCache:
         try:
             yield
         finally:
-            if descriptor is not None:
-                with suppress(OSError):
-                    lock.unlink()
+            if descriptor is not None:  # the file stays: another process may wait for it
                 os.close(descriptor)
 
 

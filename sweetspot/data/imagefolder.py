@@ -38,7 +38,7 @@ class ImageFolder(DataSet):
     Sweetspot draws its own validation split; or it has ``train`` and ``val``, which is the test set then; each with
     one folder per class. Or it has one folder per class itself: then a fifth of each class is the test set, by the
     hashes of the files, so that the same files are the same two sets whatever they are called and wherever they lie,
-    and copies of one file are never in both.
+    and copies of one file are never in both. Copies between folders for training and test are not looked for.
 
     The classes are the names of their folders, in the order of their characters. Images are in the order of their
     class and of their file's hash. All have one channel if all training images are grey, three otherwise.
@@ -135,12 +135,11 @@ def _taken_for_test(hashes: dict[ImageFile, str]) -> set[ImageFile]:
     classes: dict[int, dict[str, list[ImageFile]]] = {}
     for file, content in hashes.items():
         classes.setdefault(file.label, {}).setdefault(content, []).append(file)  # copies of a file go together
-    taken: set[ImageFile] = set()
+    taken: set[str] = set()
     for files in classes.values():
         count = min(max(1, round(TEST_SHARE * len(files))), len(files) - 1)
-        for content in sorted(files, key=lambda content: seed_of("test", content))[:count]:
-            taken.update(files[content])
-    return taken
+        taken.update(sorted(files, key=lambda content: seed_of("test", content))[:count])
+    return {file for file, content in hashes.items() if content in taken}  # copies in another class, too
 
 
 # -- folders ----------------------------------------------------------------------------------------------------------

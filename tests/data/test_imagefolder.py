@@ -218,6 +218,16 @@ def test_copies_of_an_image_are_never_on_both_sides(write_images: WriteImages, o
     assert not as_set(train) & as_set(test)
 
 
+def test_nor_are_copies_in_another_class(write_images: WriteImages, open_folder: Open) -> None:
+    folder = write_images("photos", {"bus": 10, "car": 10, "tram": 10})
+    for i, file in enumerate(sorted((folder / "bus").glob("*.png"))):
+        shutil.copy(file, folder / "car" / f"a-bus-{i}.png")
+    dataset = open_folder(folder)
+    train, test = ({image.numpy().tobytes() for image in part.images} for part in (dataset.train(), dataset.test()))
+    assert test
+    assert not train & test
+
+
 def test_a_class_may_be_called_train(write_images: WriteImages, open_folder: Open) -> None:
     dataset = open_folder(write_images("photos", {"bus": 5, "car": 5, "train": 5}))
     assert dataset.classes == ("bus", "car", "train")

@@ -378,6 +378,7 @@ def hash_line(password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_study_from_init_to_its_end(
     host: Host, postgresql: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

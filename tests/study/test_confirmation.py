@@ -60,17 +60,17 @@ def test_students_are_never_judged_by_another_studys_test_split(tmp_path: Path, 
 
 def test_a_confirmation_of_an_earlier_best_point_is_not_mixed_with_a_new_one(url: str, digits: StudyData) -> None:
     with Store(url) as store:
-        run(store, url, "tiny", tiny_config(search__trials=1, search__epochs=[1, 30], search__sampler="grid"))
+        run(store, url, "tiny", tiny_config(search__trials=1, search__epochs=[1, 8], search__sampler="grid"))
         first = read_result(store, "tiny")
         assert first.confirmation is not None
         run(store, url, "tiny", tiny_config(
-            search__trials=4, search__epochs=[1, 30], search__sampler="grid", confirm__seeds=0,
+            search__trials=4, search__epochs=[1, 8], search__sampler="grid", confirm__seeds=0,
         ))  # fmt: skip
         second = read_result(store, "tiny")
         assert second.best is not None
         assert first.best is not None
         if second.best.point == first.best.point:
-            pytest.fail("thirty epochs are better than one, and the search has visited both")
+            pytest.fail("eight epochs are better than one, and the search has visited both")
         answer = second.to_dict()
         assert (answer["confirmed"], answer["test_accuracy"]) == (None, None)
         assert set(answer["gain"].values()) == {None}

@@ -33,7 +33,7 @@ def workers(_forks: Workers) -> Iterator[Workers]:
     _forks.kill()
 
 
-@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)])
+@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.ci)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """As everywhere; where whole processes are killed and drained, SQLite is for continuous integration alone."""
     if request.param == "sqlite":

@@ -24,6 +24,7 @@ def test_a_plan_repeats_with_its_seed_and_has_every_kind_of_fault() -> None:
     assert sum(fault.kind is Kind.KILL for fault in plan(100, 0)) == 100
 
 
+@pytest.mark.ci
 def test_a_study_ends_as_if_undisturbed_whatever_happens_to_workers_blobs_and_server(
     workers: Workers, folder: Path
 ) -> None:

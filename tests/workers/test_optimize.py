@@ -119,6 +119,7 @@ def test_optimize_runs_to_a_recommendation_and_run_again_continues(tmp_path: Pat
         assert record.config.search.trials == 5
 
 
+@pytest.mark.ci
 def test_two_workers_share_a_study_exactly(tmp_path: Path) -> None:
     done = run(tmp_path, command("--workers", "2", "--json", "--no-confirm", search__trials=6))
     assert done.returncode == 0, done.stderr
@@ -131,6 +132,7 @@ def test_two_workers_share_a_study_exactly(tmp_path: Path) -> None:
     assert best["cost"]["teacher_epochs_trained"] == 2 * 3
 
 
+@pytest.mark.ci
 def test_a_seeded_search_with_one_worker_repeats_exactly(tmp_path: Path) -> None:
     answers = []
     for home in (tmp_path / "a", tmp_path / "b"):
