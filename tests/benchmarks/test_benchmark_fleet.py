@@ -26,6 +26,7 @@ def cases() -> list[dict[str, object]]:
     return list(measure([("tpe", WORKERS, 0.2)], TRIALS))
 
 
+@pytest.mark.ci
 def test_a_fleet_does_every_trial_once_and_says_what_it_cost(cases: list[dict[str, object]]) -> None:
     """That each is done once, and at a point of its own, ``measure`` would complain of."""
     assert [case["kind"] for case in cases] == ["tpe"]
@@ -42,6 +43,7 @@ def test_a_fleet_does_every_trial_once_and_says_what_it_cost(cases: list[dict[st
         assert case["worker_cpu_seconds_per_trial"] > 0  # type: ignore[operator]
 
 
+@pytest.mark.ci
 def test_what_is_asked_of_the_database_is_counted_by_stage(cases: list[dict[str, object]]) -> None:
     for case in cases:
         asked = case["asked_of_the_database_per_trial"]
@@ -50,12 +52,14 @@ def test_what_is_asked_of_the_database_is_counted_by_stage(cases: list[dict[str,
             assert asked[stage]["statements"] >= asked[stage]["commits"] > 0
 
 
+@pytest.mark.ci
 def test_the_parts_of_a_claim_are_named(cases: list[dict[str, object]]) -> None:
     parts = cases[0]["milliseconds_of_a_claim"]
     assert isinstance(parts, dict)
     assert {"lease", "sweep", "wants_trial", "read trials", "create a trial", "write"} <= parts.keys()
 
 
+@pytest.mark.ci
 def test_the_table_has_a_line_for_each_block_and_one_for_all(cases: list[dict[str, object]]) -> None:
     assert [line.split()[2] for line in table(cases[:1]).splitlines()[1:3]] == ["1-12", "all"]
 

@@ -158,6 +158,7 @@ def _somebody_writes(store: Store) -> bool:
     return False
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("grace", [900, 2], ids=["keeps its trial", "loses its trial too"])
 def test_a_worker_that_is_stopped_until_its_teacher_was_taken_over_writes_nothing_more_of_it(
     undisturbed: Undisturbed, workers: Workers, storage: str, store: Store, tmp_path: Path, grace: int

@@ -158,6 +158,7 @@ def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Pa
     assert len({tuple(sorted(t.params.items())) for t in finished}) == 4
 
 
+@pytest.mark.ci
 def test_a_run_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
     """kill -9 of everything at once: the next run fails the trial that was under way and runs its parameters again."""
     arguments, running = started(tmp_path)
@@ -180,6 +181,7 @@ def test_a_run_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
         assert any(t.params == trial.params and t.state.name == "COMPLETE" for t in found)
 
 
+@pytest.mark.ci
 def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
     _, running = started(tmp_path)
     with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
@@ -193,6 +195,7 @@ def test_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
     assert [t.state.name for t in trials(tmp_path) if t.state.name == "RUNNING"] == []
 
 
+@pytest.mark.ci
 def test_nan_losses_end_a_study_with_exit_status_1(tmp_path: Path) -> None:
     done = run(
         tmp_path,
@@ -208,6 +211,7 @@ def test_nan_losses_end_a_study_with_exit_status_1(tmp_path: Path) -> None:
     assert all(t.state.name == "PRUNED" and "infeasible" in t.user_attrs for t in trials(tmp_path))
 
 
+@pytest.mark.ci
 def test_a_timeout_ends_the_search_and_a_worker_from_a_second_terminal_takes_it_up(tmp_path: Path) -> None:
     done = run(tmp_path, command("--workers", "1", "--timeout", "0", "--no-confirm"))
     assert done.returncode == 1

@@ -36,6 +36,7 @@ def titles() -> list[str]:
     return found
 
 
+@pytest.mark.ci
 def test_a_password_is_in_no_title_log_row_file_or_message(url: str, tmp_path: Path) -> None:
     environment = os.environ | {"SWEETSPOT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     arguments = [
