@@ -44,9 +44,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
 NOT_RUN = {
-    r"docker ": "tests/deploy/test_compose.py runs the commands of its services; there is no Docker here",
+    r"docker ": "tests/deploy/test_compose.py runs the commands of its services; Docker would have to be there",
     r"cp deploy/example.env": "tests/deploy/test_compose.py reads that file",
-    r"kubectl ": "tests/deploy/test_kubernetes.py validates the files; there is no cluster here",
+    r"kubectl ": "tests/deploy/test_kubernetes.py validates the files; a cluster would have to be there",
     r"cp deploy/kubernetes/secret.yaml.example": "tests/deploy/test_kubernetes.py reads that file",
     r"sbatch ": "tests/deploy/test_slurm.py runs the script, with a stand-in for Slurm's commands",
     r"pip install ./stripes": "tests/docs/test_extending.py installs it, without asking an index for setuptools",
@@ -60,6 +60,7 @@ NOT_RUN = {
     r"python -m benchmarks.reuse": "tests/benchmarks/test_benchmark_reuse.py is a short form of it",
     r"python -m benchmarks.ordering": "tests/benchmarks/test_benchmark_ordering.py is a short form of it",
     r"python -m benchmarks.fleet": "tests/benchmarks/test_benchmark_fleet.py is a short form of it",
+    r"python -m benchmarks.report": "tests/benchmarks/test_benchmark_report.py makes the same report",
     r"python -m benchmarks.chaos": "tests/workers/test_chaos.py is a short form of it",
 }
 """The other lines for a shell, by how they begin: the test that covers them, or why none can."""
