@@ -366,6 +366,7 @@ ON_ITS_OWN = "extending.md"
 """The page that needs its own package, which tests/docs/test_extending.py installs."""
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("page", sorted(PAGES.keys() - {ON_ITS_OWN}))
 def test_what_a_page_shows_is_run(
     page: str,

@@ -47,6 +47,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.ci
 def test_the_commands_of_the_page_run_with_its_package(folder: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(folder / "site"), str(ROOT)))}
     shown = commands(PAGE)

@@ -142,6 +142,7 @@ def test_a_seeded_search_with_one_worker_repeats_exactly(tmp_path: Path) -> None
     assert answers[0] == answers[1]
 
 
+@pytest.mark.ci
 def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Path) -> None:
     arguments, running = started(tmp_path)
     os.kill(running.process.pid, signal.SIGINT)

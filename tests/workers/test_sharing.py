@@ -23,6 +23,7 @@ WORKERS = 4
 LADDER = list(range(1, 13))
 
 
+@pytest.mark.ci
 def test_four_workers_at_one_batch_size_train_no_teacher_epoch_twice(
     workers: Workers, storage: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
