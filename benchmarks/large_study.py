@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import optuna
@@ -106,7 +107,7 @@ def _trial(
     point = Point.of(params)
     size, epochs = point.batch_size, point.epochs
     reported = {rung: similarity(size, rung) for rung in ladder if rung <= epochs}
-    common = {
+    common: dict[str, Any] = {
         "params": params,
         "distributions": {key: space[key] for key in params},
         "user_attrs": {
@@ -119,7 +120,7 @@ def _trial(
             "seconds": {"teacher": 3.0 * epochs, "measuring": 0.5 * epochs, "waiting": 1.0, "students": 40.0},
         },
     }
-    attrs: dict[str, object] = common["user_attrs"]  # type: ignore[assignment]
+    attrs = common["user_attrs"]
     kind = number % 20
     if kind == 7:
         attrs |= {"error": "RuntimeError: <b>cuDNN</b> error"}
@@ -144,7 +145,7 @@ def _trial(
             "replicate_accuracies": accuracies,
         }
         state, value = TrialState.COMPLETE, sum(accuracies) / len(accuracies)
-    trial = optuna.trial.create_trial(state=state, value=value, intermediate_values=reported, **common)  # type: ignore[arg-type]
+    trial = optuna.trial.create_trial(state=state, value=value, intermediate_values=reported, **common)
     trial.number = number
     trial.datetime_start = _START + timedelta(minutes=number)
     trial.datetime_complete = trial.datetime_start + timedelta(minutes=5)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def measure(folder: Path, trials: int, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             seconds, report = _timed(lambda: read_report(store, None))
             reading.append(seconds)
-            seconds, page = _timed(lambda report=report: content(report, ".html"))  # type: ignore[misc]
+            seconds, page = _timed(partial(content, report, ".html"))
             making.append(seconds)
     both = [round(a + b, 3) for a, b in zip(reading, making, strict=True)]
     return {

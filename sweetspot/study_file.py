@@ -83,6 +83,27 @@ def draft_for(dataset: str | None, study: str | None) -> "Draft":
     return draft
 
 
+def drafted(
+    dataset: str | None, study: str | None, assignments: Iterable[str] | None, given: Mapping[str, tuple[str, Any]]
+) -> "Draft":
+    """The study that a command line asks for.
+
+    Args:
+        assignments: of ``--set``.
+        given: an option's name and value (None: not given) by key.
+
+    Raises:
+        UserError: as :func:`draft_for` and :meth:`Draft.assign`.
+    """
+    draft = draft_for(dataset, study)
+    for assignment in assignments or ():
+        draft.assign(assignment)
+    for key, (option, value) in given.items():
+        if value is not None:
+            draft.set(key, value, option)
+    return draft
+
+
 def default_name(dataset: str, study: str | None) -> str:
     """What a study is called that is given no name: after its file, or its data set's last component.
 

@@ -4,7 +4,7 @@ import logging
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,9 +31,6 @@ from sweetspot.cli.plot import plot
 from sweetspot.cli.printing import print_json, print_rich
 from sweetspot.cli.report import report
 from sweetspot.cli.watch import watch
-
-if TYPE_CHECKING:
-    from sweetspot.study_file import Draft
 
 app = typer.Typer(
     name="sweetspot",
@@ -93,7 +90,7 @@ def optimize(
     json_: Json = False,
 ) -> None:
     """Find the sweet spot: search, confirm, and say what was found. Run again, it continues."""
-    from sweetspot.study_file import default_name
+    from sweetspot.study_file import default_name, drafted
 
     given = {
         "teacher.model": ("--teacher", teacher),
@@ -102,7 +99,7 @@ def optimize(
         "seed": ("--seed", seed),
         "confirm.seeds": ("--no-confirm", 0 if no_confirm else None),
     }
-    draft = _draft(dataset, study, set_, given)
+    draft = drafted(dataset, study, set_, given)
     total = draft.overridden("search.trials")
     config = draft.config()
 
@@ -160,10 +157,11 @@ def entropy(
 ) -> None:
     """Train teachers without students: the cheapest look. It shows how soft and how telling their responses are."""
     from sweetspot.report.survey import check_output, write
+    from sweetspot.study_file import drafted
 
     if output is not None:
         check_output(output)
-    config = _draft(dataset, study, set_, {"teacher.model": ("--teacher", teacher), "seed": ("--seed", seed)}).config()
+    config = drafted(dataset, study, set_, {"teacher.model": ("--teacher", teacher), "seed": ("--seed", seed)}).config()
 
     from rich.console import Console
 
@@ -316,24 +314,6 @@ app.add_typer(teacher.app, name="teacher")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(workers.app, name="workers")
 offer_storage_file(app)
-
-
-def _draft(
-    dataset: str | None,
-    study: str | None,
-    assignments: list[str] | None,
-    given: dict[str, tuple[str, Any]],
-) -> "Draft":
-    """The study that is asked for; ``given`` has an option's name and value (None: not given) by key."""
-    from sweetspot.study_file import draft_for
-
-    draft = draft_for(dataset, study)
-    for assignment in assignments or []:
-        draft.assign(assignment)
-    for key, (option, value) in given.items():
-        if value is not None:
-            draft.set(key, value, option)
-    return draft
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -36,24 +36,14 @@ def add(
     json_: Json = False,
 ) -> None:
     """Register a network as a teacher: it is measured, and becomes an arm of confirmations on its data."""
-    from sweetspot.errors import UserError
-    from sweetspot.study_file import draft_for
+    from sweetspot.study_file import drafted
 
-    called = name if name is not None else file.name.removesuffix(".safetensors")
-    if not called.strip() or len(called) > 200 or not called.isprintable():
-        raise UserError(f"--name {called!r}: a teacher's name has 1 to 200 printable characters")
-    draft = draft_for(dataset, study)
-    for assignment in set_ or []:
-        draft.assign(assignment)
-    draft.set("teacher.model", model, "--model")
-    config = draft.config()
+    config = drafted(dataset, study, set_, {"teacher.model": ("--model", model)}).config()
 
     from sweetspot.report.external import added_dict, added_text
     from sweetspot.workers.external import add_teacher
 
-    added = add_teacher(
-        file, config, epochs, name=called, storage=storage, artifacts=artifacts, data=data, device=device
-    )
+    added = add_teacher(file, config, epochs, name=name, storage=storage, artifacts=artifacts, data=data, device=device)
     if json_:
         print_json(added_dict(added.teacher, added.studies, added.measured))
     else:

@@ -66,11 +66,13 @@ def add_teacher(
         UserError: if the file, the model, the data, the storage or the device is not to be had, or do not fit together;
             nothing is recorded then.
     """
+    called = name if name is not None else file.name.removesuffix(".safetensors")
+    if not called.strip() or len(called) > 200 or not called.isprintable():
+        raise UserError(f"--name {called!r}: a teacher's name has 1 to 200 printable characters")
     tensors = _read(file)
     chosen = devices(device)[0]
     config = _for_one(resolved(config, chosen))
     images = load_study_data(config, data or data_folder(), prepare(chosen, config.run))
-    called = name or file.name.removesuffix(".safetensors")
     point = ExternalPoint("", config.teacher.model, called, epochs)
     recipe = recipe_at(config, images.hash, point)
     model = network(recipe, images, torch.device(chosen))

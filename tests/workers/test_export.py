@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def store(url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def said() -> Console:
-    return Console(record=True, file=open("/dev/null", "w"), width=200)
+    return Console(record=True, file=StringIO(), width=200)
 
 
 @pytest.fixture
