@@ -222,7 +222,7 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
     from sweetspot.store.trajectories import TRUNK, Snapshot, TrajectoryStore, run_of
     from sweetspot.student import distillation
     from sweetspot.teacher.training import TeacherTraining
-    from sweetspot.training import engine
+    from sweetspot.training.engine import Training
 
     file = os.open(task.events, os.O_WRONLY | os.O_APPEND)
     run_of_replicate: dict[int, str] = {}
@@ -249,19 +249,26 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
 
         return teacher_epoch(self, total, told)
 
-    student_epoch, any_epoch = distillation._Student.train_epoch, engine.train_epoch
+    student_epoch, any_epoch = distillation._Student.train_epoch, Training.epoch
 
     def train_student(self: Any, *arguments: Any) -> None:
         nonlocal training
         training = run_of_replicate[self.replicate]
-        student_epoch(self, *arguments)
+        try:
+            student_epoch(self, *arguments)
+        finally:
+            training = ""
 
-    def train_epoch(*arguments: Any, epoch: int, on_step: Callable[..., None], **options: Any) -> float:
+    def train_epoch(self: Training, *arguments: Any, on_step: Callable[..., None], **options: Any) -> float:
+        if not training:  # a teacher's
+            return any_epoch(self, *arguments, on_step=on_step, **options)
+        run, epoch = training, arguments[3]
+
         def told(step: int, loss: Any) -> None:
-            stepped(training, (epoch, step))
+            stepped(run, (epoch, step))
             on_step(step, loss)
 
-        return any_epoch(*arguments, epoch=epoch, on_step=told, **options)
+        return any_epoch(self, *arguments, on_step=told, **options)
 
     look_up = StudentStore.checkpoint
 
@@ -286,7 +293,7 @@ def _watch(task: Task) -> Callable[[str, str, Place], None]:
     replacements: list[tuple[Any, str, Any]] = [
         (TeacherTraining, "train_epoch", train_teacher),
         (distillation._Student, "train_epoch", train_student),
-        (distillation, "train_epoch", train_epoch),
+        (Training, "epoch", train_epoch),
         (StudentStore, "checkpoint", checkpoint),
         (StudentStore, "save_checkpoint", student_saved),
         (TrajectoryStore, "save_checkpoint", teacher_saved),

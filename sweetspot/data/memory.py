@@ -1,4 +1,4 @@
-"""Whether a study's images fit on a device: all of them lie there, and so do the views of a whole epoch."""
+"""Whether a study's images fit on a device: all of them lie there."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,8 +10,7 @@ import torch
 from sweetspot.errors import UserError
 
 MOST = 0.5
-"""The share of a device's memory that images may take. The rest is for an epoch's views in the order of its steps, the
-probes, the networks and what these compute."""
+"""The share of a device's memory that images may take. The rest is for the networks and what these compute."""
 
 Memory = Callable[[torch.device], int]
 """The bytes of memory that a device has altogether."""
@@ -24,14 +23,15 @@ def device_memory(device: torch.device) -> int:
     return min(int(psutil.virtual_memory().total), container_memory())
 
 
-def needed_bytes(train: int, validation: int, pixels: int) -> int:
-    """What a study's images take: all of them in uint8, and the views of one epoch in float32.
+def needed_bytes(train: int, validation: int, pixels: int, padded: int) -> int:
+    """What a study's images take: all of them in uint8, the validation images and as many views in float32, too.
 
     Args:
         train, validation: how many images.
         pixels: values of one image, in all channels.
+        padded: values of one training image with the border that crops need.
     """
-    return (train + validation + 4 * train) * pixels
+    return train * padded + validation * (1 + 4 + 4) * pixels
 
 
 def check_memory(
@@ -39,6 +39,7 @@ def check_memory(
     train: int,
     validation: int,
     pixels: int,
+    padded: int,
     device: torch.device,
     workers: Mapping[torch.device, int],
     memory: Memory = device_memory,
@@ -47,18 +48,18 @@ def check_memory(
 
     Args:
         name: of the data set.
-        train, validation, pixels: as for :func:`needed_bytes`.
+        train, validation, pixels, padded: as for :func:`needed_bytes`.
         device: where the images alone are, of whoever only looks at them.
-        workers: how many are on which device; each holds the images and the views of an epoch.
+        workers: how many are on which device; each holds the images and the probes.
 
     Raises:
         UserError: says what is needed, what there is, and what to do.
     """
     if device not in workers:
-        _check(name, (train + validation) * pixels, "the images alone", 1, device, memory)
-    needed = needed_bytes(train, validation, pixels)
+        _check(name, train * padded + validation * pixels, "the images alone", 1, device, memory)
+    needed = needed_bytes(train, validation, pixels, padded)
     for place, count in workers.items():
-        _check(name, needed, "the images, and one epoch's views of them", count, place, memory)
+        _check(name, needed, "the images, and the probes in float32", count, place, memory)
 
 
 def _check(name: str, needed: int, what: str, workers: int, device: torch.device, memory: Memory) -> None:

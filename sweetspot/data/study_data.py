@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sweetspot.config import StudyConfig
@@ -15,7 +16,7 @@ from sweetspot.data.memory import Memory, check_memory, device_memory
 from sweetspot.data.registry import open_dataset
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.split import held_out_images, split
-from sweetspot.data.views import Normalisation, augment, normalise
+from sweetspot.data.views import EpochViews, Normalisation, normalise, padded_size, padding_of, placement_of
 from sweetspot.errors import UserError
 
 
@@ -41,6 +42,8 @@ class StudyData:
     Attributes:
         classes: names of the classes.
         hash: SHA-256 of the whole training set's content, which identifies the data in recipes.
+        labels: of the training images, int64 (N,).
+        image_size: height and width in pixels.
         normalisation: of the training images.
     """
 
@@ -54,21 +57,23 @@ class StudyData:
     ) -> None:
         """
         Args:
-            workers: how many will make an epoch's views, on which device; None: one, on this.
+            workers: how many hold the images, on which device; None: one, on this.
             memory: how much a device has altogether.
 
         Raises:
             UserError: if the images cannot be read, do not fit the configuration, or take too much of the device.
         """
 
-        def check(total: int, pixels: int) -> None:
+        def check(total: int, pixels: int, padded: int) -> None:
             held_out = min(held_out_images(config.data.validation, total), total)
             holders = {device: 1} if workers is None else workers
-            check_memory(dataset.name, total - held_out, held_out, pixels, device, holders, memory)
+            check_memory(dataset.name, total - held_out, held_out, pixels, padded, device, holders, memory)
 
-        check(*dataset.at_least())  # before a long reading
+        total, pixels = dataset.at_least()
+        check(total, pixels, pixels)  # before a long reading
         images = dataset.train()
-        check(len(images), images.images[0].numel())
+        padded = images.channels * padded_size(images.image_size, config.data.augmentation) ** 2
+        check(len(images), images.images[0].numel(), padded)
         self.classes = dataset.classes
         self.hash = content_hash(images, dataset.classes)
         train, validation = split(images.labels, config.data.validation, seed_of(config.seed, "split"))
@@ -76,41 +81,34 @@ class StudyData:
         self._dataset = dataset
         self._augmentation = config.data.augmentation
         self._probe_seed = seed_of(config.seed, "probe")
-        self._train = images.subset(train).to(device)
         self._validation = images.subset(validation).to(device)
-        self.normalisation = Normalisation.of(self._train)
+        self.image_size = images.image_size
+        training = images.subset(train)
+        self.normalisation = Normalisation.of(training)
+        self.labels = training.labels.to(device)
+        padding = padding_of(self.image_size, self._augmentation)
+        self._padded = F.pad(training.images.to(device), (padding,) * 4)
 
     @property
     def train_images(self) -> int:
-        return len(self._train)
-
-    @property
-    def labels(self) -> Tensor:
-        """Of the training images: int64 (N,)."""
-        return self._train.labels
+        return len(self.labels)
 
     @property
     def channels(self) -> int:
-        return self._train.channels
-
-    @property
-    def image_size(self) -> int:
-        return self._train.image_size
+        return self._padded.shape[1]
 
     @property
     def views_differ(self) -> bool:
         """Whether an epoch's views differ from another's; without augmentation they do not."""
         return bool(self._augmentation)
 
-    def views(self, seed: int, epoch: int) -> Tensor:
-        """The training images as shown in one epoch: float32 (N, C, H, W), in the order of :attr:`labels`."""
-        if not self._augmentation:
-            return self._plain_views
-        return self._normalised(augment(self._train.images, self._augmentation, seed, epoch))
+    def views(self, seed: int, epoch: int) -> EpochViews:
+        """The training images as shown in one epoch, in the order of :attr:`labels`."""
+        return self._views_of(self._padded, seed, epoch)
 
-    @cached_property
-    def _plain_views(self) -> Tensor:
-        return self._normalised(self._train.images)
+    def _views_of(self, padded: Tensor, seed: int, epoch: int) -> EpochViews:
+        draws = placement_of(len(padded), self.image_size, self._augmentation, seed, epoch, padded.device)
+        return EpochViews(padded, self.image_size, draws, self.normalisation)
 
     @cached_property
     def validation(self) -> Labelled:
@@ -123,17 +121,14 @@ class StudyData:
         Where that is more than there are, all are drawn before any is drawn again, and then as another view.
         """
         generator = torch.Generator().manual_seed(self._probe_seed)
-        rounds = math.ceil(len(self._validation) / len(self._train))
-        orders = [torch.randperm(len(self._train), generator=generator) for _ in range(rounds)]
-        chosen = torch.cat(orders)[: len(self._validation)]
-        sample = self._train.subset(chosen.sort().values)
-        return Labelled(
-            self._normalised(augment(sample.images, self._augmentation, self._probe_seed, 0)), sample.labels
-        )
+        rounds = math.ceil(len(self._validation) / self.train_images)
+        orders = [torch.randperm(self.train_images, generator=generator) for _ in range(rounds)]
+        chosen = torch.cat(orders)[: len(self._validation)].sort().values.to(self.labels.device)
+        return Labelled(self._views_of(self._padded[chosen], self._probe_seed, 0)[:], self.labels[chosen])
 
     def test(self) -> Labelled:
         """The test split. For the confirmation alone: each call is a look at it."""
-        images = self._dataset.test().to(self._train.device)
+        images = self._dataset.test().to(self.labels.device)
         return Labelled(self._normalised(images.images), images.labels)
 
     def test_hash(self) -> str:

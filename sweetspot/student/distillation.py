@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,18 +13,25 @@ from torch import Tensor, nn
 from sweetspot.config import Precision, StudyConfig, canonical_json
 from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import Labelled, StudyData
+from sweetspot.data.views import EpochViews
 from sweetspot.models import build
 from sweetspot.store.students import Purpose
 from sweetspot.student.checkpoints import HalfTrained, StudentCheckpoints
 from sweetspot.student.losses import CrossEntropy, Distillation, StudentLoss
-from sweetspot.training.engine import DivergedError, MidEpoch, random_state, respond, train_epoch
+from sweetspot.student.responses import SnapshotResponses
+from sweetspot.timing import span
+from sweetspot.training.engine import DivergedError, MidEpoch, Training, random_state, respond
+from sweetspot.training.inference import folded
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.resume import StoppedError, load_training_state, training_state
 from sweetspot.training.schedules import learning_rates, schedule
 from sweetspot.training.weights import to_bytes
 
-FORMAT = 1
+FORMAT = 2
 """Rises with every change that alters a student's training numerically."""
+
+_EXAMPLES = 8
+"""Images on which a teacher is compared with its copy for quick responses."""
 
 OnEpoch = Callable[[str, int, float | None], None]
 
@@ -86,11 +93,12 @@ def distill(
     device: torch.device,
     on_epoch: OnEpoch = lambda phase, epoch, entropy: None,
     checkpoints: StudentCheckpoints | None = None,
+    responses: SnapshotResponses | None = None,
 ) -> list[TrainedStudent]:
     """Train one student per replicate.
 
-    Each epoch's views are made once and shown to the teacher once, whatever the number of students; each student has
-    its own initial weights and its own order. Both follow from the replicate's index alone, so that a replicate does
+    Each epoch's views are shown to the teacher once, whatever the number of students; each student has its own initial
+    weights and its own order. Both follow from the replicate's index alone, so that a replicate does
     not depend on which others run beside it, and equal replicates of two teachers are a pair.
 
     Args:
@@ -99,6 +107,7 @@ def distill(
         replicates: indices.
         purpose: "confirm" gives seeds that no search has seen.
         checkpoints: where students that were interrupted go on from, and are saved meanwhile; None: nowhere.
+        responses: the teacher's, where others have asked for them before; None: nobody has.
 
     Raises:
         DivergedError: if a student's loss is not finite.
@@ -106,7 +115,8 @@ def distill(
     """
     options = config.student
     view_seed = seed_of(config.seed, "student", "views", purpose)
-    students = [_Student(config, data, replicate, purpose, device) for replicate in replicates]
+    loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
+    students = [_Student(config, data, loss, replicate, purpose, device) for replicate in replicates]
     if checkpoints is not None:
         for student in students:
             if (half := checkpoints.load(student.replicate)) is not None:
@@ -122,21 +132,23 @@ def distill(
             raise StoppedError
 
     plan = schedule(options.schedule, options.epochs)
-    loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
-    views: Tensor | None = None
-    responses: Tensor | None = None
+    known = SnapshotResponses() if responses is None else responses
+    taught: tuple[Tensor, ...] = ()
+    if teacher is not None:
+        teacher = folded(teacher, data.validation.images[:_EXAMPLES])
     for epoch in range(min(student.epoch for student in students), options.epochs):
         started = time.monotonic()
-        views = None  # what the last epoch was shown goes before the next is made: they are large
         views = data.views(view_seed, epoch)
-        if teacher is not None and (responses is None or data.views_differ):
-            responses = respond(teacher, views, teacher_precision)
+        if teacher is not None:
+            shown = epoch if data.views_differ else 0
+            with span("responses"):
+                taught = (known.get((view_seed, shown), partial(respond, teacher, views, teacher_precision)),)
         lrs = learning_rates(plan, options.optimizer.lr, epoch, options.epochs, data.train_images // options.batch_size)
         due = [student for student in students if student.epoch == epoch]
         shared = (time.monotonic() - started) / len(due)
         for student in due:
             student.seconds += shared
-            student.train_epoch(views, responses, loss, lrs, save_when_due)
+            student.train_epoch(views, taught, lrs, save_when_due)
             save_when_due()
             on_epoch("student", epoch + 1, None)
     return [student.result() for student in students]
@@ -150,15 +162,21 @@ class _Student:
     """
 
     def __init__(
-        self, config: StudyConfig, data: StudyData, replicate: int, purpose: Purpose, device: torch.device
+        self,
+        config: StudyConfig,
+        data: StudyData,
+        loss: StudentLoss,
+        replicate: int,
+        purpose: Purpose,
+        device: torch.device,
     ) -> None:
         self.replicate = replicate
         self.seconds = 0.0
         self._options = config.student
         self._data = data
         self._device = device
-        self._seed = seed_of(config.seed, "student", purpose, replicate)
-        torch.manual_seed(seed_of(self._seed, "weights"))
+        seed = seed_of(config.seed, "student", purpose, replicate)
+        torch.manual_seed(seed_of(seed, "weights"))
         model = build(
             config.student.model,
             classes=len(data.classes),
@@ -167,6 +185,14 @@ class _Student:
         )
         self._model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = optimizer(self._model, config.student.optimizer)
+
+        def loss_of(logits: Tensor, labels: Tensor, taught: Tensor | None = None) -> Tensor:
+            return loss(logits, taught, labels)["loss"]
+
+        self._training = Training(
+            self._model, self._optimizer, loss_of,
+            batch_size=config.student.batch_size, precision=config.student.precision, seed=seed,
+        )  # fmt: skip
         self._losses: list[float] = []
         self._accuracies: list[float] = []
         self._within: MidEpoch | None = None
@@ -182,20 +208,14 @@ class _Student:
         return self.epoch > 0 or self._within is not None or self._now is not None
 
     def train_epoch(
-        self,
-        views: Tensor,
-        responses: Tensor | None,
-        loss: StudentLoss,
-        lrs: list[float],
-        on_step: Callable[[], None],
+        self, views: EpochViews, taught: tuple[Tensor, ...], lrs: list[float], on_step: Callable[[], None]
     ) -> None:
-        """Train to the end of the epoch under way; ``on_step`` is called where it may be interrupted."""
-        started, before = time.monotonic(), self.seconds
-        labels = self._data.labels
+        """Train to the end of the epoch under way; ``on_step`` is called where it may be interrupted.
 
-        def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-            taught = None if responses is None else responses[batch]
-            return loss(logits, taught, labels[batch])["loss"]
+        Args:
+            taught: the teacher's logits on the views, float32 (N, K), if there is a teacher.
+        """
+        started, before = time.monotonic(), self.seconds
 
         def keep_place(step: int, total: Tensor) -> None:
             self._now = step, total
@@ -203,25 +223,17 @@ class _Student:
             if step < len(lrs):  # after the last one the epoch is evaluated first
                 on_step()
 
-        try:
-            mean = train_epoch(
-                self._model,
-                self._optimizer,
-                views,
-                loss_of,
-                lrs,
-                batch_size=self._options.batch_size,
-                seed=self._seed,
-                epoch=self.epoch,
-                precision=self._options.precision,
-                start=self._within,
-                on_step=keep_place,
-            )
-        except DivergedError as error:
-            raise DivergedError(error.epoch, error.lr, "student's loss") from None
+        with span("students", epochs=1):
+            try:
+                mean = self._training.epoch(
+                    views, (self._data.labels, *taught), lrs, self.epoch, start=self._within, on_step=keep_place
+                )
+            except DivergedError as error:
+                raise DivergedError(error.epoch, error.lr, "student's loss") from None
+            accuracy = self._accuracy()
         self._within = self._now = None
         self._losses.append(mean)
-        self._accuracies.append(self._accuracy())
+        self._accuracies.append(accuracy)
         self.seconds = before + time.monotonic() - started
 
     def half_trained(self) -> HalfTrained:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from sweetspot.config import Precision, StudyConfig
 from sweetspot.data.study_data import StudyData
@@ -16,8 +16,10 @@ from sweetspot.student.losses import Distillation
 from sweetspot.study.confirmation import ARMS
 from sweetspot.study.space import Point, distributions
 from sweetspot.training.engine import autocast, respond
+from sweetspot.training.inference import folded
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.schedules import schedule
+from sweetspot.training.steps import step_for
 
 _MEASURE_SECONDS = 1.0
 _DRAWS = 100
@@ -164,25 +166,21 @@ def _step_seconds(
     images = _images(batch_size, shape, device)
     labels = torch.arange(batch_size, device=device) % shape.classes
     taught = torch.randn(batch_size, shape.classes, device=device)
-    optim = optimizer(model, options)  # type: ignore[arg-type]
 
-    def step() -> None:
-        model.train()
-        with autocast(device, precision):
-            logits = model(images)
-            loss = distillation(logits, taught, labels)["loss"] if distillation else F.cross_entropy(logits, labels)
-        for parameter in model.parameters():
-            parameter.grad = None
-        loss.backward()
-        optim.step()
+    def loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+        return distillation(logits, taught, labels)["loss"] if distillation else F.cross_entropy(logits, labels)
 
-    return _timed(step, device)
+    model.train()
+    step = step_for(model, optimizer(model, options), loss)  # type: ignore[arg-type]
+    with autocast(device, precision):
+        return _timed(lambda: step(images, (labels, taught), 0.0), device)
 
 
 def _response_seconds(model: nn.Module, precision: Precision, shape: Shape, device: torch.device) -> float:
     """Seconds per image."""
     images = _images(min(256, shape.train_images), shape, device)
-    return _timed(lambda: respond(model, images, precision), device) / len(images)
+    quick = folded(model.eval(), images[:8])
+    return _timed(lambda: respond(quick, images, precision), device) / len(images)
 
 
 def _images(count: int, shape: Shape, device: torch.device) -> torch.Tensor:

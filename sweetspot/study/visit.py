@@ -218,4 +218,5 @@ class Visit:
         return distill(
             self.config, self._workplace.data, teacher, self.config.teacher.precision, replicates, purpose,
             self._workplace.device, self._progress, checkpoints,
+            self._workplace.responses.of(self.distillation.teacher),
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.store import Leases, Store
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.url import data_folder
+from sweetspot.student.responses import ResponseCache
 from sweetspot.study.findings import Findings
 from sweetspot.study.space import AnyPoint
 from sweetspot.training.device import devices, prepare, resolve_precision
@@ -40,6 +41,7 @@ class Workplace:
         on_findings: told what a trial of a search has found, just before it ends with a value or is pruned: the last
             moment at which anything can be written to it. What it raises is logged, and harms no trial.
         should_stop: asked after each step and between trials: whether to save what is trained, and to stop.
+        responses: of the teacher that taught here last.
     """
 
     study: str
@@ -51,6 +53,7 @@ class Workplace:
     on_trial: Callable[[str, int | None], None] = lambda study, number: None
     should_stop: Callable[[], bool] = lambda: False
     on_findings: Callable[[optuna.Trial, Findings], None] = lambda trial, findings: None
+    responses: ResponseCache = field(default_factory=ResponseCache)
 
 
 def open_workplace(

@@ -8,6 +8,7 @@ from sweetspot.data.study_data import StudyData
 from sweetspot.store.trajectories import ClassSimilarity, Measurement, Probe
 from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.similarity import ResponseMeasures, measure_response
+from sweetspot.timing import span
 from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, respond
 
 PROBES: tuple[Probe, ...] = ("train", "validation")
@@ -18,7 +19,8 @@ def as_teacher(model: nn.Module, recipe: Recipe, data: StudyData, device: torch.
     seed = seed_of(recipe.config.seed, "batchnorm")
     # Mixed: a data set may be sorted by class, and the statistics are those of its first 100 batches.
     order = epoch_order(data.train_images, recipe.batch_size, seed, 0, device)
-    recompute_batchnorm(model, data.views(seed, 0)[order], recipe.batch_size, recipe.config.teacher.precision)
+    with span("batchnorm"):
+        recompute_batchnorm(model, data.views(seed, 0), order, recipe.batch_size, recipe.config.teacher.precision)
     return model.requires_grad_(False)
 
 
@@ -41,10 +43,11 @@ def measure(
     rows = []
     for probe in PROBES:
         images = data.train_probe if probe == "train" else data.validation
-        logits = respond(model, images.images, recipe.config.teacher.precision)
-        if not bool(logits.isfinite().all()):
-            raise DivergedError(epoch, recipe.lr, "response")
-        measured = measure_response(logits, images.labels, temperature)
+        with span("measuring"):
+            logits = respond(model, images.images, recipe.config.teacher.precision)
+            if not bool(logits.isfinite().all()):
+                raise DivergedError(epoch, recipe.lr, "response")
+            measured = measure_response(logits, images.labels, temperature)
         similarity = _class_similarity(measured) if recomputed and probe == "train" else None
         rows.append(
             Measurement(epoch, temperature, probe, recomputed, measured.scalars(), train_loss, seconds, similarity)

@@ -11,7 +11,8 @@ from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import StudyData
 from sweetspot.models import build
 from sweetspot.teacher.recipe import Recipe
-from sweetspot.training.engine import MidEpoch, OnStep, random_state, train_epoch
+from sweetspot.timing import span
+from sweetspot.training.engine import MidEpoch, OnStep, Training, random_state
 from sweetspot.training.optimizers import load_state_tensors, optimizer, state_tensors
 from sweetspot.training.resume import load_training_state, training_state
 from sweetspot.training.schedules import learning_rates
@@ -45,7 +46,17 @@ class TeacherTraining:
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
-        self._optimizer = optimizer(self.model, self.recipe.config.teacher.optimizer)
+        options = self.recipe.config.teacher
+        self._optimizer = optimizer(self.model, options.optimizer)
+        self._seed = seed_of(self.recipe.config.seed, "teacher")
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
+
+        self._training = Training(
+            self.model, self._optimizer, loss,
+            batch_size=self.recipe.batch_size, precision=options.precision, seed=self._seed,
+        )  # fmt: skip
 
     @classmethod
     def fresh(cls, recipe: Recipe, data: StudyData, device: torch.device) -> "TeacherTraining":
@@ -97,27 +108,16 @@ class TeacherTraining:
         Raises:
             DivergedError: if that is not finite.
         """
-        options = self.recipe.config.teacher
-        seed = seed_of(self.recipe.config.seed, "teacher")
-        labels = self.data.labels
-
-        def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-            return F.cross_entropy(logits.float(), labels[batch], label_smoothing=options.label_smoothing)
-
         self._started = time.monotonic()
-        loss = train_epoch(
-            self.model,
-            self._optimizer,
-            self.data.views(seed, self.epoch),
-            loss_of,
-            learning_rates(self.recipe.schedule, self.recipe.lr, self.epoch, total, self.steps),
-            batch_size=self.recipe.batch_size,
-            seed=seed,
-            epoch=self.epoch,
-            precision=options.precision,
-            start=self._within,
-            on_step=on_step,
-        )
+        with span("teacher", epochs=1):
+            loss = self._training.epoch(
+                self.data.views(self._seed, self.epoch),
+                (self.data.labels,),
+                learning_rates(self.recipe.schedule, self.recipe.lr, self.epoch, total, self.steps),
+                self.epoch,
+                start=self._within,
+                on_step=on_step,
+            )
         seconds = self.seconds
         self.before, self._within = 0.0, None
         self.epoch += 1

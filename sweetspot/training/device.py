@@ -8,6 +8,7 @@ import torch
 
 from sweetspot.config import Precision, RunConfig
 from sweetspot.errors import UserError
+from sweetspot.training.allocator import keep_freed_memory
 
 
 def devices(text: str) -> list[str]:
@@ -42,6 +43,8 @@ def prepare(device: str, run: RunConfig) -> torch.device:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.benchmark = not run.deterministic
+    else:
+        keep_freed_memory()
     if run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

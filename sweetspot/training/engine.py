@@ -1,4 +1,4 @@
-"""The epoch engine: straight loops over an epoch that lies on the device."""
+"""The epoch engine: straight loops over an epoch whose images lie on the device."""
 
 import gc
 import math
@@ -12,17 +12,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sweetspot.config import Precision
 from sweetspot.data.seeding import seed_of
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits of a batch, indices of its images) -> scalar loss."""
+from sweetspot.data.views import EpochViews
+from sweetspot.timing import span
+from sweetspot.timing import step as step_ended
+from sweetspot.training.steps import Loss, step_for
 
 OnStep = Callable[[int, Tensor], None]
 """(steps of the epoch that are done, the sum of their losses on the device) after each step; may raise to stop."""
 
 _NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
-EVALUATION_BATCH = 1000
 BATCHNORM_BATCHES = 100
+
+_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**30}
+"""Of views that are made at once, in float32: on a CPU little more than its caches hold, on a GPU few and large."""
 
 
 @dataclass(frozen=True)
@@ -83,65 +86,91 @@ def epoch_order(images: int, batch_size: int, seed: int, epoch: int, device: tor
     return torch.randperm(images, generator=generator)[: steps * batch_size].to(device)
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    loss_of: Loss,
-    lrs: Sequence[float],
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    precision: Precision,
-    start: MidEpoch | None = None,
-    on_step: OnStep = lambda step, loss: None,
-) -> float:
-    """Train one epoch of ``len(lrs)`` steps; the mean loss.
-
-    All that is random in it (order, dropout) follows from ``seed`` and ``epoch`` alone. An epoch that was interrupted
-    and goes on from ``start``, with model and optimiser as they were then, equals one that was not.
+class Training:
+    """A network while it trains, an epoch at a time.
 
     Args:
         model: in any mode; left in training mode.
         optimizer: of the model's parameters.
-        images: float (N, C, H, W), the epoch's views, normalised, on the model's device.
-        loss_of: the loss of a batch, from its float32 or bfloat16 logits and its images' indices.
-        lrs: the learning rate of each step.
+        loss: of a batch, from its float32 or bfloat16 logits and what the targets have of its images.
         batch_size: images per step.
-        seed: of the run.
-        epoch: counted from 0.
         precision: "float32", or "bfloat16" for autocast.
-        start: where to go on in the epoch; None: at its first step.
-
-    Raises:
-        DivergedError: if the mean loss is not finite.
+        seed: of the run.
     """
-    order = epoch_order(len(images), batch_size, seed, epoch, images.device)
-    shuffled = images[order]
-    torch.manual_seed(seed_of(seed, "dropout", epoch))
-    if start is not None:
-        set_random_state(images.device, start.random)
-    model.train()
-    parameters = list(model.parameters())
-    first = 0 if start is None else start.step
-    total = torch.zeros((), device=images.device) if start is None else start.loss.to(images.device, copy=True)
-    with autocast(images.device, precision):
-        for step in range(first, len(lrs)):
-            batch = slice(step * batch_size, (step + 1) * batch_size)
-            for group in optimizer.param_groups:
-                group["lr"] = lrs[step]
-            loss = loss_of(model(shuffled[batch]), order[batch])
-            for parameter in parameters:
-                parameter.grad = None
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            on_step(step + 1, total)
-    mean = float(total) / len(lrs)
-    if not math.isfinite(mean):
-        raise DivergedError(epoch + 1, max(lrs))
-    return mean
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        *,
+        batch_size: int,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self._precision = precision
+        self._seed = seed
+        self._step = step_for(model, optimizer, loss)
+
+    def epoch(
+        self,
+        images: Tensor | EpochViews,
+        targets: Sequence[Tensor],
+        lrs: Sequence[float],
+        epoch: int,
+        *,
+        start: MidEpoch | None = None,
+        on_step: OnStep = lambda step, loss: None,
+    ) -> float:
+        """Train one epoch of ``len(lrs)`` steps; the mean loss.
+
+        All that is random in it (order, dropout) follows from the seed and ``epoch`` alone. An epoch that was
+        interrupted and goes on from ``start``, with model and optimiser as they were then, equals one that was not.
+        Nothing waits for the device before the epoch has ended, but what ``on_step`` does.
+
+        Args:
+            images: float32 (N, C, H, W), the epoch's views, normalised, on the model's device.
+            targets: (N, ...), each with something for every image, on the same device.
+            lrs: the learning rate of each step.
+            epoch: counted from 0.
+            start: where to go on in the epoch; None: at its first step.
+
+        Raises:
+            DivergedError: if the mean loss is not finite.
+        """
+        device = images.device
+        order = epoch_order(len(images), self._batch_size, self._seed, epoch, device)
+        torch.manual_seed(seed_of(self._seed, "dropout", epoch))
+        if start is not None:
+            set_random_state(device, start.random)
+        self._model.train()
+        first = 0 if start is None else start.step
+        total = torch.zeros((), device=device) if start is None else start.loss.to(device, copy=True)
+        batches = _batches(images, targets, order[first * self._batch_size :], self._batch_size)
+        with autocast(device, self._precision):
+            for step, (batch, batch_targets) in enumerate(batches, first):
+                total += self._step(batch, batch_targets, lrs[step])
+                step_ended()
+                on_step(step + 1, total)
+        mean = float(total) / len(lrs)
+        if not math.isfinite(mean):
+            raise DivergedError(epoch + 1, max(lrs))
+        return mean
+
+
+def _batches(
+    images: Tensor | EpochViews, targets: Sequence[Tensor], order: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:
+    """Images and targets of each step, in this order; their views are made a block of steps at a time."""
+    batch_bytes = 4 * math.prod(images.shape[1:]) * batch_size
+    block = max(1, _BLOCK_BYTES[images.device.type] // batch_bytes) * batch_size
+    for index in order.split(block):
+        with span("views"):
+            views = images[index]
+            parts = [target[index].split(batch_size) for target in targets]
+        yield from zip(views.split(batch_size), zip(*parts, strict=True), strict=True)
 
 
 def random_state(device: torch.device) -> Tensor:
@@ -158,19 +187,28 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 
 @torch.no_grad()
-def respond(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    """The model's logits on normalised images in evaluation mode: float32 (N, K)."""
+def respond(model: nn.Module, images: Tensor | EpochViews, precision: Precision) -> Tensor:
+    """The model's logits on normalised images (N, C, H, W) in evaluation mode: float32 (N, K)."""
     model.eval()
     with autocast(images.device, precision):
-        return torch.cat([model(batch).float() for batch in images.split(EVALUATION_BATCH)])
+        return torch.cat([model(batch).float() for batch in images.split(evaluation_batch(images))])
+
+
+def evaluation_batch(images: Tensor | EpochViews) -> int:
+    """How many images are responded to at once; on a GPU as many as keep it busy, fewer where they are large."""
+    if images.device.type == "cpu":
+        return 1000
+    return max(100, 2**22 // math.prod(images.shape[2:]))
 
 
 @torch.no_grad()
-def recompute_batchnorm(model: nn.Module, images: Tensor, batch_size: int, precision: Precision) -> None:
+def recompute_batchnorm(
+    model: nn.Module, images: Tensor | EpochViews, order: Tensor, batch_size: int, precision: Precision
+) -> None:
     """Replace BatchNorm's running statistics by their average over batches of ``images``, in place.
 
-    At most :data:`BATCHNORM_BATCHES` batches are used, in the order given; the model is left in evaluation mode. A
-    model without BatchNorm is left as it is.
+    At most :data:`BATCHNORM_BATCHES` batches are used, in this order (int64, indices of images); the model is left in
+    evaluation mode. A model without BatchNorm is left as it is.
     """
     model.eval()
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -181,10 +219,10 @@ def recompute_batchnorm(model: nn.Module, images: Tensor, batch_size: int, preci
         layer.reset_running_stats()
         layer.momentum = None  # a plain average
         layer.train()
-    batches = max(1, min(BATCHNORM_BATCHES, len(images) // batch_size))
+    batches = max(1, min(BATCHNORM_BATCHES, len(order) // batch_size))
     with autocast(images.device, precision):
-        for batch in images[: batches * batch_size].split(batch_size):
-            model(batch)
+        for index in order[: batches * batch_size].split(batch_size):
+            model(images[index])
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()

@@ -18,6 +18,7 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.memory import check_memory
 from sweetspot.data.registry import info
 from sweetspot.data.split import split
+from sweetspot.data.views import padded_size
 from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_data
 from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
@@ -122,7 +123,8 @@ def _shape(config: StudyConfig, run: Run, workers: list[str], data: StudyData | 
     labels = torch.arange(known.train_images) % known.classes
     train, validation = split(labels, config.data.validation, config.seed)
     pixels = known.channels * known.image_size**2
-    check_memory(known.name, len(train), len(validation), pixels, torch.device("cpu"), _by_device(workers))
+    padded = known.channels * padded_size(known.image_size, config.data.augmentation) ** 2
+    check_memory(known.name, len(train), len(validation), pixels, padded, torch.device("cpu"), _by_device(workers))
     check_batch_sizes(config, len(train), known.name)
     return Shape(known.classes, known.channels, known.image_size, len(train), len(validation))
 

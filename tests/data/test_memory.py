@@ -44,9 +44,10 @@ class Blank(DataSet):
 CONFIG = StudyConfig.model_validate(
     {"data": {"dataset": "digits", "validation": 20}, "search": {"batch_size": [8]}, "student": {"batch_size": 8}}
 )
-IMAGES = 100 * 192
-NEEDED = IMAGES + 4 * 80 * 192
-"""All images in uint8, and the views of the training images in float32."""
+IMAGES = 80 * 3 * 10 * 10 + 20 * 192
+"""All images in uint8, those of training with a border of a pixel."""
+NEEDED = IMAGES + 2 * 4 * 20 * 192
+"""These, and the two probes in float32."""
 
 
 def load(workers: dict[torch.device, int], there: int, blank: Blank | None = None) -> StudyData:
@@ -54,11 +55,16 @@ def load(workers: dict[torch.device, int], there: int, blank: Blank | None = Non
     return StudyData(blank or Blank(), CONFIG, CPU, workers, lambda device: there)
 
 
-def test_what_is_needed_is_all_images_and_an_epochs_views() -> None:
-    assert needed_bytes(80, 20, 3 * 8 * 8) == NEEDED
+def test_what_is_needed_is_all_images_and_the_probes() -> None:
+    assert needed_bytes(80, 20, 3 * 8 * 8, 3 * 10 * 10) == NEEDED
     data = StudyData(Blank(), CONFIG, CPU)
-    views = data.views(0, 0)
-    assert data.train_images * 192 + len(data.validation) * 192 + views.numel() * views.element_size() == NEEDED
+    held = data.views(0, 0).padded, data.train_probe.images, data.validation.images
+    assert len(data.validation) * 192 + sum(t.numel() * t.element_size() for t in held) == NEEDED
+
+
+def test_without_crops_images_have_no_border() -> None:
+    config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"augmentation": ("flip",)})})
+    assert StudyData(Blank(), config, CPU).views(0, 0).padded.shape == (80, 3, 8, 8)
 
 
 def test_half_of_the_memory_may_be_used_and_no_more() -> None:
@@ -74,7 +80,7 @@ def test_every_worker_of_a_device_has_its_own(device: torch.device) -> None:
         load({device: 3}, 6 * NEEDED - 1)
 
 
-def test_who_only_looks_at_the_images_needs_no_views() -> None:
+def test_who_only_looks_at_the_images_needs_no_probes() -> None:
     def memory(device: torch.device) -> int:
         return 2 * IMAGES if device == CPU else 4 * NEEDED
 
@@ -85,21 +91,27 @@ def test_who_only_looks_at_the_images_needs_no_views() -> None:
 
 def test_the_error_has_the_figures_and_says_what_to_do() -> None:
     with pytest.raises(UserError) as error:
-        check_memory("imagefolder:photos", 90_000, 10_000, 3 * 64**2, CPU, {GPU: 1}, lambda device: 8_000_000_000)
+        check_memory(
+            "imagefolder:photos", 90_000, 10_000, 3 * 64**2, 3 * 80**2, CPU, {GPU: 1}, lambda device: 4_000_000_000
+        )
     assert str(error.value) == (
-        "the images of imagefolder:photos need 5.7 GB (the images, and one epoch's views of them), and cuda:0 has "
-        "8.0 GB, of which half may be used: lower data.image_size (imagefolder:PATH), use fewer images, or a device "
-        "of 11.4 GB or more"
+        "the images of imagefolder:photos need 2.9 GB (the images, and the probes in float32), and cuda:0 has 4.0 GB, "
+        "of which half may be used: lower data.image_size (imagefolder:PATH), use fewer images, or a device of 5.7 GB "
+        "or more"
     )
 
 
 def test_images_whose_number_is_known_are_refused_before_they_are_read() -> None:
     blank = Blank((100, 192))
+    without_border = NEEDED - 80 * 3 * (10 * 10 - 8 * 8)
+    with pytest.raises(UserError, match="the images of blank need"):
+        load({GPU: 2}, 4 * without_border - 1, blank)
+    assert blank.read == 0
     with pytest.raises(UserError, match="the images of blank need"):
         load({GPU: 2}, 4 * NEEDED - 1, blank)
-    assert blank.read == 0
-    load({GPU: 2}, 4 * NEEDED, blank)
     assert blank.read == 1
+    load({GPU: 2}, 4 * NEEDED, blank)
+    assert blank.read == 2
 
 
 @pytest.mark.parametrize("dataset", ["cifar100", "digits"])

@@ -1,10 +1,11 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.transforms import functional as tv
 
 from sweetspot.data.images import Images
 from sweetspot.data.seeding import seed_of
-from sweetspot.data.views import Normalisation, augment, crop_at, flip_where, normalise
+from sweetspot.data.views import EpochViews, Normalisation, Placement, normalise, padding_of, placement_of, view
 from sweetspot.errors import UserError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
@@ -18,23 +19,37 @@ def some_images(n: int = 40, channels: int = 3, size: int = 32) -> torch.Tensor:
 # -- crop and flip ----------------------------------------------------------------------------------------------------
 
 
+def epoch_views(
+    images: torch.Tensor, augmentation: tuple[str, ...], seed: int, epoch: int, device: str = "cpu"
+) -> EpochViews:
+    """Not normalised: each pixel stays what it is."""
+    size, channels = images.shape[-1], images.shape[1]
+    padded = F.pad(images, (padding_of(size, augmentation),) * 4).to(device)
+    placement = placement_of(len(images), size, augmentation, seed, epoch, padded.device)
+    return EpochViews(padded, size, placement, Normalisation((0.0,) * channels, (1 / 255,) * channels))
+
+
+def augment(
+    images: torch.Tensor, augmentation: tuple[str, ...], seed: int, epoch: int, device: str = "cpu"
+) -> torch.Tensor:
+    """All views of an epoch, uint8."""
+    views = epoch_views(images, augmentation, seed, epoch, device)
+    return view(views.padded, views.placement, slice(None), views.image_size)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("channels", "size", "padding"), [(3, 32, 4), (1, 28, 3), (1, 8, 1)])
-def test_each_crop_is_torchvisions_crop_at_the_same_offset(channels: int, size: int, padding: int, device: str) -> None:
-    offsets = [(top, left) for top in range(2 * padding + 1) for left in range(2 * padding + 1)]
+def test_each_view_is_torchvisions_crop_at_the_same_offset_and_its_flip(
+    channels: int, size: int, padding: int, device: str
+) -> None:
+    offsets = [(y, x, m) for y in range(2 * padding + 1) for x in range(2 * padding + 1) for m in (False, True)]
     images = some_images(len(offsets), channels, size)
-    top, left = torch.tensor(offsets).T.to(device)
-    views = crop_at(images.to(device), padding, top, left).cpu()
-    for image, view, (y, x) in zip(images, views, offsets, strict=True):
-        assert torch.equal(view, tv.crop(tv.pad(image, [padding]), y, x, size, size))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_each_flip_is_torchvisions_flip(device: str) -> None:
-    images = some_images(6)
-    views = flip_where(images.to(device), torch.tensor([True, False] * 3, device=device)).cpu()
-    for i, (image, view) in enumerate(zip(images, views, strict=True)):
-        assert torch.equal(view, tv.hflip(image) if i % 2 == 0 else image)
+    top, left, mirrored = torch.tensor(offsets).T.to(device)
+    padded = F.pad(images, (padding,) * 4).to(device)
+    views = view(padded, Placement(top, left, mirrored == 1), slice(None), size).cpu()
+    for image, shown, (y, x, m) in zip(images, views, offsets, strict=True):
+        expected = tv.crop(tv.pad(image, [padding]), y, x, size, size)
+        assert torch.equal(shown, tv.hflip(expected) if m else expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -45,7 +60,7 @@ def test_an_epoch_of_views_is_torchvisions_pad_crop_and_flip_of_each_image(size:
     draws = torch.Generator().manual_seed(seed_of(3, 5, "crop"))
     top, left = torch.randint(2 * padding + 1, (2, 60), generator=draws).tolist()
     mirrored = torch.randint(2, (60,), generator=torch.Generator().manual_seed(seed_of(3, 5, "flip"))).tolist()
-    views = augment(images.to(device), ("crop", "flip"), seed=3, epoch=5).cpu()
+    views = augment(images, ("crop", "flip"), 3, 5, device).cpu()
     for i, image in enumerate(images):
         expected = tv.crop(tv.pad(image, [padding]), top[i], left[i], size, size)
         assert torch.equal(views[i], tv.hflip(expected) if mirrored[i] else expected)
@@ -93,9 +108,34 @@ def test_the_crops_are_the_same_with_and_without_flips() -> None:
     assert all(torch.equal(b, c) or torch.equal(b, c.flip(-1)) for b, c in zip(both, cropped, strict=True))
 
 
+def test_a_flip_before_a_crop_is_torchvisions_flip_then_crop() -> None:
+    images = some_images(60)
+    top, left = torch.randint(9, (2, 60), generator=torch.Generator().manual_seed(seed_of(3, 5, "crop"))).tolist()
+    mirrored = torch.randint(2, (60,), generator=torch.Generator().manual_seed(seed_of(3, 5, "flip"))).tolist()
+    views = augment(images, ("flip", "crop"), 3, 5)
+    for i, image in enumerate(images):
+        flipped = tv.hflip(image) if mirrored[i] else image
+        assert torch.equal(views[i], tv.crop(tv.pad(flipped, [4]), top[i], left[i], 32, 32))
+
+
 def test_without_augmentation_the_views_are_the_images_themselves() -> None:
     images = some_images()
-    assert augment(images, (), 0, 0) is images
+    assert torch.equal(augment(images, (), 0, 0), images)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_views_that_are_asked_for_in_another_order_are_the_same_views(device: str) -> None:
+    views = epoch_views(some_images(), ("crop", "flip"), 0, 1, device)
+    everything = views[:]
+    assert everything.dtype == torch.float32
+    assert everything.shape == views.shape == (40, 3, 32, 32)
+    assert everything.is_contiguous(memory_format=torch.channels_last)
+    order = torch.randperm(40).to(device)
+    assert torch.equal(views[order], everything[order])
+    assert torch.equal(views[7:9], everything[7:9])
+    assert torch.equal(torch.cat(list(views.split(16))), everything)
+    assert [len(part) for part in views.split(16)] == [16, 16, 8]
+    assert torch.equal(everything.round().byte().cpu(), augment(some_images(), ("crop", "flip"), 0, 1))
 
 
 def test_an_unknown_augmentation_is_refused_with_the_nearest_name() -> None:

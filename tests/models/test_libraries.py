@@ -13,7 +13,7 @@ from sweetspot.errors import UserError
 from sweetspot.models import build, count_parameters, describe, names
 from sweetspot.models.libraries import _plan
 from sweetspot.models.stem import Stem, accept_channels, adapt_stem, find_stem, patch_for
-from sweetspot.training.engine import MidEpoch, random_state, recompute_batchnorm, train_epoch
+from sweetspot.training.engine import MidEpoch, Training, random_state, recompute_batchnorm
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.resume import load_training_state, training_state
 from sweetspot.training.weights import load_weights, to_bytes
@@ -163,7 +163,9 @@ def test_both_forms_are_listed_with_a_line_on_the_stem() -> None:
 def test_weights_are_stored_and_loaded(name: str) -> None:
     model, other = (build(name, classes=10, channels=3, image_size=8) for _ in range(2))
     images = torch.randn(2, 3, 8, 8)
-    recompute_batchnorm(model.to(memory_format=torch.channels_last), torch.randn(8, 3, 8, 8), 4, "float32")  # type: ignore[call-overload]
+    recompute_batchnorm(
+        model.to(memory_format=torch.channels_last), torch.randn(8, 3, 8, 8), torch.arange(8), 4, "float32"
+    )  # type: ignore[call-overload]
     load_weights(other, to_bytes(model.state_dict()))
     with torch.no_grad():
         torch.testing.assert_close(other.eval()(images), copy.deepcopy(model).eval()(images), rtol=1e-3, atol=1e-3)
@@ -192,13 +194,8 @@ def test_one_with_dropout_that_is_interrupted_equals_one_that_is_not() -> None:
         start: MidEpoch | None = None,
         on_step: Callable[[int, Tensor], None] = lambda step, loss: None,
     ) -> float:
-        def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(logits, labels[batch])
-
-        return train_epoch(
-            model, optim, images, loss_of, [0.1] * 4, batch_size=16, seed=5, epoch=0, precision="float32",
-            start=start, on_step=on_step,
-        )  # fmt: skip
+        training = Training(model, optim, nn.functional.cross_entropy, batch_size=16, precision="float32", seed=5)
+        return training.epoch(images, (labels,), [0.1] * 4, 0, start=start, on_step=on_step)
 
     saved: list[bytes] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from sweetspot import config
 from sweetspot.config import StudyConfig
@@ -26,7 +26,7 @@ from sweetspot.student import checkpoints as checkpoints_module
 from sweetspot.student import distillation as distillation_module
 from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, correctness, distill
-from sweetspot.training.engine import DivergedError, epoch_order, recompute_batchnorm, train_epoch
+from sweetspot.training.engine import DivergedError, Training, epoch_order, recompute_batchnorm
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.weights import to_bytes
 
@@ -61,13 +61,11 @@ def taught(digits: StudyData, seed: int, epochs: int) -> nn.Module:
     torch.manual_seed(seed)
     model = build("convnet", classes=10, channels=1, image_size=8)
     optim = optimizer(model, config.SGD())
+    training = Training(model, optim, F.cross_entropy, batch_size=64, precision="float32", seed=seed)
     for epoch in range(epochs):
         views = digits.views(seed, epoch)
-        train_epoch(
-            model, optim, views, lambda logits, batch: F.cross_entropy(logits, digits.labels[batch]), [0.1] * 18,
-            batch_size=64, seed=seed, epoch=epoch, precision="float32",
-        )  # fmt: skip
-    recompute_batchnorm(model, views, 64, "float32")
+        training.epoch(views, (digits.labels,), [0.1] * 18, epoch)
+    recompute_batchnorm(model, views, torch.arange(len(views)), 64, "float32")
     model.zero_grad()
     return model.requires_grad_(False)
 
@@ -154,11 +152,18 @@ def test_the_teacher_never_changes(digits: StudyData, teacher: nn.Module) -> Non
 def test_each_view_is_shown_to_the_teacher_once_whatever_the_number_of_students(
     teacher: nn.Module, augmentation: tuple[str, ...], passes: int
 ) -> None:
+    class Untraceable(nn.Module):
+        """As the teacher; what it is shown is known."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(len(x))
+            logits: Tensor = teacher(x)
+            return logits
+
     chosen = study(augmentation, epochs=3)
     data = load_study_data(chosen, data_folder(), CPU)
     shown: list[int] = []
-    with teacher.register_forward_pre_hook(lambda _, args: shown.append(len(args[0]))):
-        students(chosen, data, teacher, 0, 1, 2)
+    students(chosen, data, Untraceable(), 0, 1, 2)
     assert sum(shown) == passes * data.train_images
 
 

@@ -640,7 +640,7 @@ def test_a_teachers_statistics_are_of_mixed_classes_however_the_data_set_is_sort
     teacher = worker.teacher(4)
     mixed = copy.deepcopy(teacher)
     torch.manual_seed(0)
-    recompute_batchnorm(mixed, data.views(0, 0)[torch.randperm(data.train_images)], 64, "float32")
+    recompute_batchnorm(mixed, data.views(0, 0), torch.randperm(data.train_images), 64, "float32")
     torch.testing.assert_close(teacher.bn3.running_var, mixed.bn3.running_var, rtol=0.1, atol=0)
 
 

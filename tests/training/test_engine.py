@@ -15,12 +15,12 @@ from sweetspot.data.seeding import seed_of
 from sweetspot.models import build
 from sweetspot.training.engine import (
     BATCHNORM_BATCHES,
-    EVALUATION_BATCH,
     DivergedError,
+    Training,
     epoch_order,
+    evaluation_batch,
     recompute_batchnorm,
     respond,
-    train_epoch,
 )
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.weights import to_bytes
@@ -59,20 +59,17 @@ def train(
     """The losses of some epochs of plain SGD."""
     images, labels = digits
     sgd = optimizer(model, config.SGD(momentum=0, nesterov=False))
-    return [
-        train_epoch(
-            model,
-            sgd,
-            images,
-            lambda logits, batch: F.cross_entropy(logits.float(), labels[batch]),
-            [lr] * (len(images) // batch_size),
-            batch_size=batch_size,
-            seed=seed,
-            epoch=first + epoch,
-            precision=precision,
-        )
-        for epoch in range(epochs)
-    ]
+    training = Training(model, sgd, cross_entropy, batch_size=batch_size, precision=precision, seed=seed)
+    lrs = [lr] * (len(images) // batch_size)
+    return [training.epoch(images, (labels,), lrs, first + epoch) for epoch in range(epochs)]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels)
+
+
+def in_order(images: Tensor) -> Tensor:
+    return torch.arange(len(images))
 
 
 def weights(model: nn.Module) -> bytes:
@@ -114,20 +111,8 @@ def test_an_epoch_equals_plain_pytorch_step_for_step(
     plain = copy.deepcopy(mine)
     lrs = [options.lr * (1 - step / 40) for step in range(len(images) // 64)]
     optim = optimizer(mine, options)
-    losses = [
-        train_epoch(
-            mine,
-            optim,
-            images,
-            lambda logits, batch: F.cross_entropy(logits, labels[batch]),
-            lrs,
-            batch_size=64,
-            seed=7,
-            epoch=epoch,
-            precision="float32",
-        )
-        for epoch in range(2)
-    ]
+    training = Training(mine, optim, cross_entropy, batch_size=64, precision="float32", seed=7)
+    losses = [training.epoch(images, (labels,), lrs, epoch) for epoch in range(2)]
     values = options.model_dump(exclude={"name"})
     kind = torch.optim.SGD if isinstance(options, config.SGD) else torch.optim.AdamW
     assert losses == pytest.approx(plain_pytorch(plain, kind(plain.parameters(), **values, fused=True), digits, lrs))
@@ -154,13 +139,13 @@ def test_the_last_partial_batch_is_dropped(digits: Digits) -> None:
     assert len(images) == 1397
     seen: list[Tensor] = []
 
-    def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-        seen.append(batch)
-        return F.cross_entropy(logits, labels[batch])
+    def loss(logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        seen.append(index)
+        return F.cross_entropy(logits, labels)
 
     model = network("mlp")
-    sgd = optimizer(model, config.SGD())
-    train_epoch(model, sgd, images, loss_of, [0.1] * 5, batch_size=256, seed=0, epoch=0, precision="float32")
+    training = Training(model, optimizer(model, config.SGD()), loss, batch_size=256, precision="float32", seed=0)
+    training.epoch(images, (labels, torch.arange(len(images))), [0.1] * 5, 0)
     assert [len(batch) for batch in seen] == [256] * 5
     assert len(torch.cat(seen).unique()) == 5 * 256
 
@@ -176,13 +161,14 @@ def test_a_batch_and_its_indices_are_of_the_same_images(digits: Digits) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1) * self.scale
 
-    def loss_of(logits: Tensor, batch: Tensor) -> Tensor:
-        assert torch.equal(logits, images[batch].flatten(1))
+    def loss(logits: Tensor, index: Tensor) -> Tensor:
+        assert torch.equal(logits, images[index].flatten(1))
         return logits.sum() * 0
 
     model = Identity()
     sgd = optimizer(model, config.SGD(weight_decay=0))
-    train_epoch(model, sgd, images, loss_of, [0.1] * 13, batch_size=100, seed=0, epoch=0, precision="float32")
+    training = Training(model, sgd, loss, batch_size=100, precision="float32", seed=0)
+    training.epoch(images, (torch.arange(len(images)),), [0.1] * 13, 0)
 
 
 def test_every_epoch_has_its_own_order_of_all_images() -> None:
@@ -243,7 +229,7 @@ def test_a_response_is_the_logits_in_evaluation_mode(digits: Digits, name: str, 
 def test_a_response_does_not_depend_on_the_other_images(digits: Digits) -> None:
     model = network()
     train(model, digits)
-    assert len(digits[0]) > EVALUATION_BATCH
+    assert len(digits[0]) > evaluation_batch(digits[0])
     whole = respond(model, digits[0], "float32")
     for part in (slice(0, 1), slice(3, 20), slice(990, 1397)):
         torch.testing.assert_close(respond(model, digits[0][part], "float32"), whole[part], rtol=1e-4, atol=1e-5)
@@ -260,7 +246,7 @@ def test_recomputed_statistics_are_the_average_of_the_batches_statistics(digits:
         if isinstance(module, nn.BatchNorm2d):
             inputs[name] = []
             module.register_forward_pre_hook(lambda _, args, name=name: inputs[name].append(args[0]))
-    recompute_batchnorm(model, digits[0], 200, "float32")
+    recompute_batchnorm(model, digits[0], in_order(digits[0]), 200, "float32")
     assert inputs.keys() == {"bn1", "bn2", "bn3"}
     for name, batches in inputs.items():
         layer = model.get_submodule(name)
@@ -278,7 +264,7 @@ def test_recomputed_statistics_forget_what_was_there(digits: Digits) -> None:
             layer.running_mean.fill_(5)
             layer.running_var.fill_(100)
     for each in (model, other):
-        recompute_batchnorm(each, digits[0], 100, "float32")
+        recompute_batchnorm(each, digits[0], in_order(digits[0]), 100, "float32")
     assert weights(model) == weights(other)
 
 
@@ -287,7 +273,7 @@ def test_recomputing_changes_statistics_and_nothing_else(digits: Digits) -> None
     train(model, digits)
     model.bn1.momentum = 0.3
     before = copy.deepcopy(model.state_dict())
-    recompute_batchnorm(model, digits[0], 100, "float32")
+    recompute_batchnorm(model, digits[0], in_order(digits[0]), 100, "float32")
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert {name.split(".")[-1] for name in changed} <= {"running_mean", "running_var", "num_batches_tracked"}
@@ -297,21 +283,23 @@ def test_recomputing_changes_statistics_and_nothing_else(digits: Digits) -> None
 
 def test_at_most_a_hundred_batches_are_used(digits: Digits) -> None:
     few, all_of_them = network(), network()
-    recompute_batchnorm(few, digits[0][: BATCHNORM_BATCHES * 4], 4, "float32")
-    recompute_batchnorm(all_of_them, digits[0], 4, "float32")
+    recompute_batchnorm(
+        few, digits[0][: BATCHNORM_BATCHES * 4], in_order(digits[0][: BATCHNORM_BATCHES * 4]), 4, "float32"
+    )
+    recompute_batchnorm(all_of_them, digits[0], in_order(digits[0]), 4, "float32")
     assert all_of_them.bn1.num_batches_tracked == BATCHNORM_BATCHES == 100
     assert weights(few) == weights(all_of_them)
 
 
 def test_fewer_images_than_a_batch_are_one_batch(digits: Digits) -> None:
     model = network()
-    recompute_batchnorm(model, digits[0][:20], 64, "float32")
+    recompute_batchnorm(model, digits[0][:20], in_order(digits[0][:20]), 64, "float32")
     assert model.bn1.num_batches_tracked == 1
 
 
 def test_a_model_without_batchnorm_is_left_alone(digits: Digits) -> None:
     model = network("mlp")
     before = weights(model)
-    recompute_batchnorm(model, digits[0], 100, "float32")
+    recompute_batchnorm(model, digits[0], in_order(digits[0]), 100, "float32")
     assert weights(model) == before
     assert not model.training

@@ -123,14 +123,15 @@ def test_to_make_an_optimiser_and_to_train_with_it_imports_no_compiler() -> None
         import sys
         import torch
         from sweetspot import config
-        from sweetspot.training.engine import train_epoch
+        from sweetspot.training.engine import Training
         from sweetspot.training.optimizers import optimizer
         for options in (config.SGD(), config.AdamW()):
             model = torch.nn.Linear(2, 2)
-            train_epoch(
-                model, optimizer(model, options), torch.ones(4, 2), lambda logits, batch: logits.sum(), [0.1, 0.1],
-                batch_size=2, seed=0, epoch=0, precision="float32",
+            training = Training(
+                model, optimizer(model, options), lambda logits, labels: logits.sum(),
+                batch_size=2, precision="float32", seed=0,
             )
+            training.epoch(torch.ones(4, 2), (torch.zeros(4),), [0.1, 0.1], 0)
         print("torch._dynamo.convert_frame" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
