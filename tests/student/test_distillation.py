@@ -26,6 +26,7 @@ from sweetspot.student import checkpoints as checkpoints_module
 from sweetspot.student import distillation as distillation_module
 from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, correctness, distill
+from sweetspot.student.responses import ResponseCache
 from sweetspot.training.engine import DivergedError, Training, epoch_order, recompute_batchnorm
 from sweetspot.training.optimizers import optimizer
 from sweetspot.training.weights import to_bytes
@@ -447,3 +448,39 @@ def test_without_room_for_a_checkpoint_students_train_on(
     (trained,) = distill(study(), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=never)
     assert trained.losses == students(study(), digits, None, 0)[0].losses
     assert "No space left on device" in caplog.text
+
+
+# -- responses that are kept ------------------------------------------------------------------------------------------
+
+
+def test_responses_that_are_kept_are_never_misaligned(digits: StudyData, teacher: nn.Module) -> None:
+    """Asked for by students in other orders, of other replicates, at other temperatures, in between by another one."""
+    other = taught(digits, seed=1, epochs=1)
+    cache = ResponseCache()
+
+    def trained(snapshot: nn.Module, name: str, *replicates: int, temperature: float = 4.0) -> list[bytes]:
+        chosen = study(temperature=temperature)
+        kept = distill(chosen, digits, snapshot, "float32", replicates, SEARCH, CPU, responses=cache.of((name, 3)))
+        assert [s.weights for s in kept] == [s.weights for s in students(chosen, digits, snapshot, *replicates)]
+        return [s.weights for s in kept]
+
+    first = trained(teacher, "one", 0, 1)
+    assert trained(teacher, "one", 1, 0) == first[::-1]
+    assert trained(teacher, "one", 2) != first[:1]
+    trained(teacher, "one", 0, temperature=2.0)
+    assert trained(other, "other", 0) != first[:1]
+    assert trained(teacher, "one", 0) == first[:1]
+
+
+def test_a_snapshot_that_teaches_again_is_not_asked_again(digits: StudyData, teacher: nn.Module) -> None:
+    class Asked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(len(x))
+            logits: Tensor = teacher(x)
+            return logits
+
+    shown: list[int] = []
+    cache = ResponseCache()
+    for replicates, purpose in (((0, 1), SEARCH), ((2,), SEARCH), ((0,), "confirm")):
+        distill(study(), digits, Asked(), "float32", replicates, purpose, CPU, responses=cache.of("it"))  # type: ignore[arg-type]
+    assert sum(shown) == 2 * 2 * digits.train_images  # two epochs of the search's views, two of the confirmation's
