@@ -21,10 +21,10 @@ Name = Literal[
     "waiting",
     "tracing",
 ]
-"""What is done: the data set is loaded; the views of an epoch are made; a teacher is trained; it responds to what students
-see; students are trained, and looked at on the validation split; a teacher is measured; its BatchNorm statistics are
-recomputed; the database or the artifacts are asked; what dashboards show is made; other workers are waited for; a trace
-is begun or written."""
+"""What is done: the data set is loaded; the views of an epoch are made; a teacher is trained; it responds to what
+students see; students are trained, and looked at on the validation split; a teacher is measured; its BatchNorm
+statistics are recomputed; the database or the artifacts are asked; what dashboards show is made; other workers are
+waited for; a trace is begun or written."""
 
 
 class Watcher(Protocol):

@@ -12,6 +12,7 @@ from sweetspot.cli import snapshots, teacher, workers
 from sweetspot.cli.dashboard import dashboard
 from sweetspot.cli.doctor import doctor
 from sweetspot.cli.export import export
+from sweetspot.cli.imports import uncollected
 from sweetspot.cli.options import (
     Artifacts,
     Data,
@@ -83,6 +84,14 @@ def optimize(
         Path | None,
         typer.Option(metavar="FILE", help="Append what the workers log there, with times.", show_default="none"),
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write traces of each worker there, for chrome://tracing, and say where the time went.",
+            show_default="none",
+        ),
+    ] = None,
     seed: Seed = None,
     no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Leave the confirmation out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the expected cost, and do nothing.")] = False,
@@ -105,7 +114,10 @@ def optimize(
 
     from rich.console import Console
 
-    from sweetspot.workers.optimize import Run, plan, run_study
+    with uncollected():
+        from sweetspot.report.profile import profile_text, read_profile
+        from sweetspot.workers.optimize import Run, plan, run_study
+        from sweetspot.workers.profile import prepare_folder
 
     run = Run(
         name=name if name is not None else default_name(config.data.dataset, study),
@@ -118,18 +130,28 @@ def optimize(
         trials=config.search.trials if total else None,
         timeout=timeout,
         log=log_file,
+        profile=profile,
     )
     if dry_run:
         cost, sentence = plan(config, run)
         print_json(cost.to_dict()) if json_ else print(sentence)
         return
-    result = run_study(config, run, Console(stderr=True), quiet=quiet)
+    if profile is not None:
+        prepare_folder(profile)
+    try:
+        result = run_study(config, run, Console(stderr=True), quiet=quiet)
+    except BaseException:
+        if profile is not None and not quiet:
+            Console(stderr=True, highlight=False).print(profile_text(profile), soft_wrap=True)
+        raise
     if json_:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | ({} if profile is None else {"profile": read_profile(profile).to_dict()}))
     elif not quiet:
         from sweetspot.report.text import summary
 
         print_rich(summary(result))
+        if profile is not None:
+            print_rich(profile_text(profile))
 
 
 def entropy(
@@ -199,7 +221,8 @@ def worker(
     """
     signal.signal(signal.SIGTERM, _leave)  # the imports take seconds, and nothing is taken yet
 
-    from sweetspot.workers.worker import work
+    with uncollected():
+        from sweetspot.workers.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     work(name, storage=storage, artifacts=artifacts, data=data, device=device, forever=forever)

@@ -24,6 +24,8 @@ FEW_IMAGES = 50
 
 _DPI = 100
 _LONGEST_NAME = 18
+_PAD = 3.5
+"""Points between a name and the picture."""
 _MOST_LABELS = 100
 _MOST_COLUMN_LABELS = 60
 _MOST_NAMED_STUDENTS = 6
@@ -58,10 +60,19 @@ def similarity_picture(similarity: ClassSimilarity, classes: Sequence[str], temp
     highest = float(np.nanmax(matrix)) if np.isfinite(matrix).any() else 1.0
     norm = PowerNorm(0.5, vmin=0.0, vmax=max(highest, 1e-12))  # most entries are small, and not nothing
     image = axes.imshow(100 * matrix, cmap=_SHADES, norm=_in_percent(norm), interpolation="nearest")
-    for axis, rotation, is_named in ((axes.xaxis, 90, are_columns_named), (axes.yaxis, 0, True)):
-        labels = [names[k] if is_named else "" for k in shown]
-        axis.set_ticks(list(shown), labels, rotation=rotation, fontsize=points, color=_INK, parse_math=False)
-    axes.tick_params(length=0 if every == 1 else 2, color=_INK)
+    # The names are texts: the lines and texts of ticks would take as long as all the rest of the picture.
+    marks = 0 if every == 1 else 2
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(list(shown) if marks else [], ["" for _ in shown] if marks else [])
+    axes.tick_params(length=marks, color=_INK)
+    look: dict[str, Any] = {"fontsize": points, "color": _INK, "parse_math": False}
+    beside, va, ha = axes.get_yaxis_text1_transform(marks + _PAD)
+    for k in shown:
+        axes.text(0, k, names[k], transform=beside, va=va, ha=ha, **look)
+    if are_columns_named:
+        under, va, ha = axes.get_xaxis_text1_transform(marks + _PAD)
+        for k in shown:
+            axes.text(k, 0, names[k], transform=under, va=va, ha=ha, rotation=90, **look)
     for spine in axes.spines.values():
         spine.set_visible(False)
     few = bool((similarity.images < FEW_IMAGES).any())
@@ -76,7 +87,7 @@ def similarity_picture(similarity: ClassSimilarity, classes: Sequence[str], temp
     bar = figure.add_axes(((margin + side + 0.15) / width, below / height, 0.16 / width, min(side, 4) / height))
     scale = figure.colorbar(image, cax=bar)
     scale.ax.tick_params(labelsize=8, color=_INK, labelcolor=_INK)
-    scale.ax.set_title("%", fontsize=9, color=_INK)
+    scale.ax.set_title("%", fontsize=9, color=_INK, y=1.0)
     scale.outline.set_visible(False)
     shades = (255 * _SHADES(range(200))[:, :3]).round().astype(np.uint8)
     greys = np.repeat(np.linspace(0, 255, 16).astype(np.uint8)[:, None], 3, axis=1)
@@ -123,7 +134,7 @@ def curves_picture(students: Sequence[Student]) -> bytes:
                 marker="." if len(values) <= 30 else None,
                 label=f"student {student.replicate + 1}",
             )
-        axes.set_title(title, fontsize=10, loc="left", color=_INK)
+        axes.set_title(title, fontsize=10, loc="left", color=_INK, y=1.0)  # its height need not be found
         axes.set_xlabel("epoch", fontsize=9, color=_INK)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.tick_params(labelsize=8, color=_INK, labelcolor=_INK)

@@ -20,6 +20,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from sweetspot.errors import RunError, UserError
 from sweetspot.store.outage import Outages, outlasting
 from sweetspot.store.url import shown
+from sweetspot.timing import span
 
 _MARK = "sweetspot-store"
 """The file that says which database the artifacts belong to."""
@@ -68,7 +69,7 @@ class Artifacts:
     def __init__(self, url: str) -> None:
         self.url = url
         self.outages = Outages(
-            "the artifacts",
+            "artifacts",
             lambda error: str(error) if isinstance(error, ArtifactsError) else None,
             lambda error, waited: error,
         )
@@ -129,7 +130,7 @@ class Artifacts:
 
     def discard(self, name: str) -> None:
         """Remove a blob that nothing refers to any more. Harmless when it is gone, or cannot be removed."""
-        with suppress(OSError, DamagedBlobError):
+        with span("artifacts"), suppress(OSError, DamagedBlobError):
             self._fs.rm_file(self._blob(name))
 
     def files(self) -> Iterator[StoredFile]:
@@ -286,7 +287,8 @@ class Artifacts:
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Optuna: store an artifact."""
-        self._write(self._artifact(artifact_id), content_body.read())
+        with span("artifacts"):
+            self._write(self._artifact(artifact_id), content_body.read())
 
     def remove(self, artifact_id: str) -> None:
         """Optuna: remove an artifact; raises ``ArtifactNotFound``."""

@@ -37,12 +37,15 @@ from sweetspot.store.outage import DatabaseDownError, Outages, outlasting
 from sweetspot.store.schema import VERSION, Base, SchemaVersion, StudyRow
 from sweetspot.store.trials import read_trials
 from sweetspot.store.url import full, shown
+from sweetspot.timing import span
 
 _log = logging.getLogger(__name__)
 _BUSY_SECONDS = 60
 _SQLITE_DOWN = ("locked", "busy", "disk I/O error", "unable to open", "disk is full", "readonly")
 _CONNECT_SECONDS = 10
 _SILENT_SECONDS = 20
+_compatible: set[str] = set()
+"""Versions of Optuna's tables that this Optuna has been seen to know: to look, it runs the files of all migrations."""
 
 T = TypeVar("T")
 
@@ -57,14 +60,18 @@ class Storage(RDBStorage):
 
     def __init__(self, url: URL, run: RunConfig | None) -> None:
         self.outages = Outages(
-            "the database", _why_down, lambda error, waited: DatabaseDownError(_down(url, error, waited))
+            "database", _why_down, lambda error, waited: DatabaseDownError(_down(url, error, waited))
         )
         super().__init__(
             full(url).replace("{", "{{").replace("}", "}}"),  # Optuna takes the URL for a format string
             _engine_options(url),
+            skip_compatibility_check=True,  # it is done below
             heartbeat_interval=run.heartbeat_seconds if run else None,
             grace_period=run.grace_seconds if run else None,
         )
+        if (found := self.get_current_version()) not in _compatible:
+            self._version_manager.check_table_schema_compatibility()
+            _compatible.add(found)
         if url.get_backend_name() == "postgresql":
             event.listen(self.engine, "connect", _prepare_postgresql)
             self.remove_session()
@@ -193,15 +200,16 @@ def open_database(url: URL, run: RunConfig | None = None) -> Database:
                 "and the file is damaged sooner or later; use PostgreSQL (--storage postgresql://…), or a disk of this "
                 "machine"
             )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = _retried(url, lambda: Storage(url, run))
-    database = Database(url, storage)
-    try:
-        _retried(url, lambda: _create_schema(database))
-    except UserError:
-        database.close()
-        raise
+    with span("database"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = _retried(url, lambda: Storage(url, run))
+        database = Database(url, storage)
+        try:
+            _retried(url, lambda: _create_schema(database))
+        except UserError:
+            database.close()
+            raise
     return database
 
 

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sweetspot.errors import RunError
+from sweetspot.timing import Name, span
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2
@@ -41,7 +42,7 @@ class Outages:
     """Whether something that workers share answers, and the waiting until it does.
 
     Args:
-        what: it is, as it is named in messages.
+        what: it is: "database" or "artifacts", as messages and timings name it.
         reason: why an error means that it does not answer; None if it means something else.
         give_up: the error to raise, of such an error and the seconds waited.
 
@@ -52,13 +53,13 @@ class Outages:
 
     def __init__(
         self,
-        what: str,
+        what: Name,
         reason: Callable[[Exception], str | None],
         give_up: Callable[[Exception, float], Exception],
     ) -> None:
         self.is_down = False
         self.hurry: Callable[[], bool] = lambda: False
-        self._what = what
+        self._what: Name = what
         self._reason = reason
         self._give_up = give_up
         self._has_given_up = False
@@ -74,6 +75,10 @@ class Outages:
         Raises:
             Exception: as given to the constructor, when patience ends.
         """
+        with span(self._what):
+            return self._outlast(work)
+
+    def _outlast(self, work: Callable[[], T]) -> T:
         # What is counted is the waiting itself, not how long this process may have been stopped meanwhile.
         waited, pause = 0.0, _FIRST_PAUSE
         is_waiting = False
@@ -96,7 +101,7 @@ class Outages:
                         raise
                     raise given_up from error
                 if not is_waiting:
-                    _log.warning("%s: waiting up to %.0f s for %s", why, left, self._what)
+                    _log.warning("%s: waiting up to %.0f s for the %s", why, left, self._what)
                     is_waiting = True
                 # Jittered, so that workers that lost it together do not come back together.
                 seconds = min(random.uniform(0.5, 1.0) * pause, max(left - waited, 0.05))
@@ -105,7 +110,7 @@ class Outages:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 if is_waiting:
-                    _log.warning("%s answers again after %.0f s", self._what, waited)
+                    _log.warning("the %s answers again after %.0f s", self._what, waited)
                 self.is_down = self._has_given_up = False
                 return result
 

@@ -21,6 +21,7 @@ from sweetspot.teacher.measuring import PROBES, as_teacher, measure
 from sweetspot.teacher.recipe import ExternalRecipe, Recipe
 from sweetspot.teacher.saving import Saving, deliver_left
 from sweetspot.teacher.training import TeacherTraining, network
+from sweetspot.timing import span
 from sweetspot.training.device import build_of
 from sweetspot.training.resume import StoppedError
 from sweetspot.training.weights import load_weights
@@ -188,7 +189,8 @@ class Trajectory:
                 if self.should_stop():
                     raise StoppedError
                 self.on_epoch("waiting", there[-1].epoch if there else 0, None)
-                time.sleep(_POLL_SECONDS)
+                with span("waiting"):
+                    time.sleep(_POLL_SECONDS)
                 self.spent.waiting_seconds += _POLL_SECONDS
                 continue
             with lease:

@@ -1,7 +1,6 @@
 """Whether the disk has room for a run, asked before it starts."""
 
 from sweetspot.errors import UserError
-from sweetspot.report.text import size
 from sweetspot.store import Store
 from sweetspot.store.url import shown
 
@@ -17,6 +16,8 @@ def check_free_space(store: Store, needed: int) -> None:
     """
     free = store.artifacts.free_bytes()
     if free is not None and needed > free:
+        from sweetspot.report.text import size  # which imports what terminals need
+
         raise UserError(
             f"the artifacts in {shown(store.artifacts_url)} may grow by {size(needed)}, and the disk has {size(free)} "
             "left: free some (sweetspot snapshots gc), or give --artifacts another place"

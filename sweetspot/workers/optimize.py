@@ -18,8 +18,8 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.memory import check_memory
 from sweetspot.data.registry import info
 from sweetspot.data.split import split
-from sweetspot.data.views import padded_size
 from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_data
+from sweetspot.data.views import padded_size
 from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
 from sweetspot.report.live import Progress, progress
@@ -54,6 +54,7 @@ class Run:
         trials: the study's total; None: the stored one, or the configuration's.
         timeout: seconds after which the search asks for no further trial; None: none.
         log: a file that is told what the workers log, beside the terminal.
+        profile: a folder, in which each worker writes where its time went.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Run:
     trials: int | None = None
     timeout: float | None = None
     log: Path | None = None
+    profile: Path | None = None
 
 
 def run_devices(run: Run) -> list[str]:
@@ -199,7 +201,9 @@ def _supervise(store: Store, name: str, workers: list[str], run: Run, deadline: 
                 print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", file=file, flush=True)
                 view.log(line)
 
-        supervisor = Supervisor(name, store, workers, str(run.data) if run.data else None, on_log, lambda: finished[0])
+        supervisor = Supervisor(
+            name, store, workers, str(run.data) if run.data else None, on_log, lambda: finished[0], run.profile
+        )
         try:
             supervisor.wait(on_poll)
             look()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -17,6 +18,7 @@ from sweetspot.errors import RunError
 from sweetspot.store import Store
 from sweetspot.store.url import full
 from sweetspot.store.workers import worker_name
+from sweetspot.workers.profile import environment
 from sweetspot.workers.pulse import SUPERVISOR
 
 _POLL_SECONDS = 0.25
@@ -54,6 +56,7 @@ class Supervisor:
         data: the folder of the data sets, or None.
         on_log: told the lines that workers log.
         finished: how many trials have finished.
+        profile: the folder where each worker writes where its time went; None: none does.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Supervisor:
         data: str | None,
         on_log: Callable[[str], None],
         finished: Callable[[], int],
+        profile: Path | None = None,
     ) -> None:
         self._study = study
         self._environment = os.environ | {
@@ -80,14 +84,18 @@ class Supervisor:
         self._on_log = on_log
         self._finished = finished
         self._outages = store.database.outages
+        self._profile = profile
+        self._started = 0
         self._children = [self._start(device) for device in devices]
 
     def _start(self, device: str) -> _Child:
         command = [sys.executable, "-m", "sweetspot", "worker", "--name", self._study, "--device", device]
+        self._started += 1
+        profiling = environment(self._profile, self._started) if self._profile is not None else {}
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends the workers once.
         process = subprocess.Popen(
             command,
-            env=self._environment,
+            env=self._environment | profiling,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

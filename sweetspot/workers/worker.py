@@ -26,10 +26,12 @@ from sweetspot.study.estimate import Shape, disk_bytes, with_trials
 from sweetspot.study.jobs import FAILED, Confirming, Search
 from sweetspot.study.search import Counts, companions, get_study, load
 from sweetspot.study.workplace import Workplace, registered
+from sweetspot.timing import span
 from sweetspot.training.device import devices, prepare
 from sweetspot.training.resume import StoppedError
 from sweetspot.workers.drain import Drain
 from sweetspot.workers.free_space import check_free_space
+from sweetspot.workers.profile import profiled
 from sweetspot.workers.pulse import SUPERVISOR, Pulse
 
 _log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def work(
         raise UserError(f"--device {device}: a worker has one device; start one worker for each")
     drain = Drain()
     worker = _Worker(chosen, storage, artifacts, data, drain)
-    with drain.on_signals():
+    with drain.on_signals(), profiled(chosen):
         try:
             worker.serve_forever(name) if forever else worker.serve(name)
         except StoppedError:
@@ -188,7 +190,8 @@ class _Worker:
                 Pulse(store, leases.owner, beat, self._drain) as pulse,
             ):
                 pulse.say(study=name, phase="loading")
-                data = load_study_data(config, self._data, prepared)
+                with span("loading"):
+                    data = load_study_data(config, self._data, prepared)
                 if data.hash != record.data_hash:
                     raise UserError(
                         f"the study {name!r} was made with other images: its data has the hash "
@@ -286,11 +289,13 @@ def search_and_confirm(
         taken += outcome == Outcome.RAN
         busy = busy + 1 if outcome == Outcome.BUSY else 0
         if outcome == Outcome.BUSY:
-            sleep(_asking_pause(busy))
+            with span("waiting"):
+                sleep(_asking_pause(busy))
         elif outcome == Outcome.WAIT:
             at_least, at_most = _IDLE_SECONDS
             pause = random.uniform(0.5, 1.0) * min(max(at_least, 0.1 * waited), at_most)
-            sleep(pause)
+            with span("waiting"):
+                sleep(pause)
             waited += pause
         else:
             waited = 0.0
@@ -322,7 +327,8 @@ def _plan_confirmation(name: str, workplace: Workplace, sleep: Callable[[float],
             with claim:
                 return ensure_planned(workplace.store, record, workplace.data)
         busy += 1
-        sleep(_asking_pause(busy))
+        with span("waiting"):
+            sleep(_asking_pause(busy))
 
 
 def _asking_pause(busy: int) -> float:

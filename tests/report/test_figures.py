@@ -19,7 +19,7 @@ from benchmarks.large_study import large_config, write_large_study
 from sweetspot.config import SimilarityEntropyRule
 from sweetspot.report.figures.catalogue import FIGURES
 from sweetspot.report.figures.matplotlib import picture, svg_file
-from sweetspot.report.figures.plotly import page, plotly_figure
+from sweetspot.report.figures.plotly import page, plotly_figure, plotly_json, plotly_values
 from sweetspot.report.figures.scheme import DARK, LIGHT, on_map, text_on, variables
 from sweetspot.report.figures.spec import (
     Band,
@@ -93,6 +93,15 @@ def test_every_figure_is_drawn_for_browsers_and_for_pages(small: StudyResult, na
     assert "<b>" not in drawing
     names = [element.get("id") for element in root.iter() if element.get("id")]
     assert all(each is not None and each.startswith(f"{figure.name}-") for each in names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_without_plotly_is_what_plotly_would_write(small: StudyResult, name: str) -> None:
+    """Its own objects check every key and value."""
+    figure = FIGURES[name](small)
+    text = plotly_json(plotly_values(figure))
+    assert json.loads(text) == json.loads(plotly_figure(figure).to_json())
+    assert not set("<>/") & set(text)
 
 
 def test_drawings_for_pages_take_every_colour_of_theirs_from_the_page(small: StudyResult) -> None:

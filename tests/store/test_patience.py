@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 def make() -> Outages:
     return Outages(
-        "it", lambda error: str(error) if isinstance(error, OSError) else None,
+        "database", lambda error: str(error) if isinstance(error, OSError) else None,
         lambda error, waited: DatabaseDownError(f"{error} for {waited:.0f} s"),
     )  # fmt: skip
 

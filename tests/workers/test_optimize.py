@@ -1,5 +1,6 @@
 """``sweetspot optimize`` as a user runs it: real processes, real digits."""
 
+import gzip
 import json
 import os
 import signal
@@ -142,6 +143,31 @@ def test_a_seeded_search_with_one_worker_repeats_exactly(tmp_path: Path) -> None
     assert answers[0] == answers[1]
 
 
+def test_a_profile_says_where_the_time_went(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "profile"
+    arguments = command("--workers", "1", "--no-confirm", "--profile", str(folder), search__trials=1)
+    done = run(tmp_path, [*arguments, "--json"])
+    assert done.returncode == 0, done.stderr
+    assert not [line for line in done.stderr.splitlines() if "profiler_" in line], "torch's profiler has said something"
+    profile = json.loads(done.stdout)["profile"]
+    assert (profile["workers"], profile["killed"]) == (1, 0)
+    assert profile["epochs"] == {"teacher": answer(tmp_path, "best")["cost"]["teacher_epochs_trained"], "students": 4}
+    assert sum(profile["seconds"].values()) == pytest.approx(profile["wall_seconds"])
+    parts = (
+        "loading", "views", "teacher", "measuring", "batchnorm", "responses", "students", "database", "artifacts",
+        "dashboard", "tracing",
+    )  # fmt: skip
+    assert not [part for part in parts if profile["seconds"][part] <= 0]
+    with gzip.open(folder / "trace-1-students.json.gz") as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert {"sweetspot: students", "sweetspot: views", "aten::addmm"} <= names
+
+    again = run(tmp_path, arguments)
+    assert again.returncode == 0, again.stderr
+    assert "0 teacher epochs, 0 student epochs" in again.stdout
+    assert [path.name for path in folder.iterdir()] == ["profile-1.json"], "the earlier traces are gone"
+
+
 @pytest.mark.ci
 def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Path) -> None:
     arguments, running = started(tmp_path)
@@ -157,6 +183,23 @@ def test_ctrl_c_leaves_a_study_that_continues_with_the_same_command(tmp_path: Pa
     finished = [t for t in trials(tmp_path) if t.state.name == "COMPLETE"]
     assert len(finished) == 4
     assert len({tuple(sorted(t.params.items())) for t in finished}) == 4
+
+
+@pytest.mark.ci
+def test_a_profile_that_is_interrupted_has_what_was_counted_and_misses_who_died(tmp_path: Path) -> None:
+    folder = tmp_path / "profile"
+    running = Running(tmp_path, command("--workers", "1", "--no-confirm", "--profile", str(folder), student__epochs=20))
+    running.until("1/4")
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        (worker,) = [w for w in store.workers.of_study("digits") if not w.ended]
+    os.kill(worker.pid, signal.SIGKILL)
+    running.until("2/4")
+    os.kill(running.process.pid, signal.SIGINT)
+    said = running.rest()
+    assert running.process.returncode == 130, said
+    assert "of 1 worker went: " in said
+    assert "1 of 2 workers died before they could write" in said
+    assert [json.loads((folder / f"profile-{i}.json").read_text())["complete"] for i in (1, 2)] == [False, True]
 
 
 @pytest.mark.ci

@@ -16,10 +16,9 @@ from sqlalchemy import func, select
 from sweetspot.report.dashboard.attributes import Attributes, figure_key, in_transaction, note_keys
 from sweetspot.report.dashboard.note import merged
 from sweetspot.store import Leases, Store
+from sweetspot.timing import span
 
 if TYPE_CHECKING:  # a dashboard that has nothing to write loads no torch
-    from plotly.graph_objects import Figure as PlotlyFigure
-
     from sweetspot.report.result import StudyResult
 
 _log = logging.getLogger(__name__)
@@ -176,7 +175,7 @@ class Contents:
         lease = self._leases.acquire(f"dashboard/{self._name}")
         if lease is None:
             return False
-        with lease:
+        with lease, span("dashboard"):
             publish(self._store, self._name, self._clock)
         return True
 
@@ -188,14 +187,14 @@ class Contents:
 
 def _figures(result: "StudyResult") -> dict[str, str | None]:
     """The JSON of each figure; None for one that has nothing to show, or is too large."""
-    from sweetspot.report.figures.catalogue import FIGURES  # imports plotly, once a process
-    from sweetspot.report.figures.plotly import plotly_figure
+    from sweetspot.report.figures.catalogue import FIGURES
+    from sweetspot.report.figures.plotly import plotly_values
     from sweetspot.report.figures.spec import NothingToShow
 
     found: dict[str, str | None] = {}
     for name in FIGURE_NAMES:
         try:
-            text = _small_enough(plotly_figure(FIGURES[name](result)))
+            text = _small_enough(plotly_values(FIGURES[name](result)))
         except NothingToShow:
             found[name] = None
         except Exception as error:
@@ -207,13 +206,17 @@ def _figures(result: "StudyResult") -> dict[str, str | None]:
     return found
 
 
-def _small_enough(figure: "PlotlyFigure") -> str | None:
+def _small_enough(values: dict[str, Any]) -> str | None:
     """A figure's JSON: of a very large one without what is said of each mark; None if it is too large even so."""
-    figure.update_layout(height=None, autosize=True)  # as high as there is room for
-    text = str(figure.to_json())
+    from sweetspot.report.figures.plotly import plotly_json
+
+    layout = {key: value for key, value in values["layout"].items() if key != "height"}
+    layout["autosize"] = True  # as high as there is room for
+    text = plotly_json({"data": values["data"], "layout": layout})
     if len(text.encode()) > LARGEST_FIGURE:
-        figure.update_traces(hoverinfo="skip", hovertext=None, customdata=None, text=None)
-        text = str(figure.to_json())
+        said = ("hovertext", "customdata", "text")
+        bare = [{k: v for k, v in trace.items() if k not in said} | {"hoverinfo": "skip"} for trace in values["data"]]
+        text = plotly_json({"data": bare, "layout": layout})
     return text if len(text.encode()) <= LARGEST_FIGURE else None
 
 

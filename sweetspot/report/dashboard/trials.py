@@ -14,6 +14,7 @@ from sweetspot.report.notes import trial_note
 from sweetspot.store import Store
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.study.findings import Findings
+from sweetspot.timing import span
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def describe_trial(store: Store, trial: optuna.Trial, findings: Findings) -> Non
         UpdateFinishedTrialError: if the trial has been taken away meanwhile.
         DatabaseDownError: if the database does not answer.
     """
-    with TemporaryDirectory(prefix="sweetspot-") as folder:
+    with span("dashboard"), TemporaryDirectory(prefix="sweetspot-") as folder:
         pictures = dict(_uploaded(store, trial, findings, Path(folder)))
     text = trial_note(findings, pictures)
     version, body = note_keys(trial._trial_id)

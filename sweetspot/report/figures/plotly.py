@@ -79,60 +79,75 @@ fit();
 """
 
 
-def plotly_figure(figure: Figure, scheme: Scheme = LIGHT, *, with_head: bool = True) -> "PlotlyFigure":
-    """The figure as plotly's; its JSON has numbers of five digits and no typed arrays, so that it is small anywhere.
+def plotly_figure(figure: Figure, scheme: Scheme = LIGHT) -> "PlotlyFigure":
+    """The figure as plotly's own."""
+    # Imported here because it takes long, and a worker needs none of it.
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+    return PlotlyFigure(plotly_values(figure, scheme))
+
+
+def plotly_values(figure: Figure, scheme: Scheme = LIGHT, *, with_head: bool = True) -> dict[str, Any]:
+    """Data and layout of the figure, for plotly's JSON: numbers of five digits, so that it is small anywhere.
+
+    Values, and not plotly's objects: those take 0.05 s a figure, and workers write figures while they train.
 
     Args:
         with_head: whether title and subtitle are part of it.
     """
-    # Imported here because it takes long, and a picture needs none of it.
-    from plotly.subplots import make_subplots
-
     places = list(figure.places())
-    specs: list[list[dict[str, int] | None]] = [[None] * figure.columns for _ in range(figure.rows)]
-    for panel, row, column in places:
-        specs[row][column] = {"colspan": figure.columns} if panel.is_wide else {}
     labels = [tick.label for panel, _, column in places for tick in panel.y.ticks if column > 0]
     between = 0.17 / figure.columns + 0.0075 * max(map(len, labels), default=0)
-    drawn = make_subplots(
-        figure.rows, figure.columns, specs=specs, horizontal_spacing=between if figure.columns > 1 else 0,
-        vertical_spacing=0.17 / max(1, figure.rows - 1) if figure.rows > 1 else 0,
-    )  # fmt: skip
+    columns = _ends(figure.columns, between if figure.columns > 1 else 0.0)
+    rows = _ends(figure.rows, 0.17 / (figure.rows - 1) if figure.rows > 1 else 0.0)[::-1]  # from the top
+    traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"shapes": [], "annotations": []}
     for i, (panel, row, column) in enumerate(places):
-        _draw_panel(drawn, layout, panel, row + 1, column + 1, "" if i == 0 else str(i + 1), scheme)
-    drawn.add_traces(list(_legend(figure, scheme)), rows=1, cols=1)
+        axis = "" if i == 0 else str(i + 1)
+        width = [columns[0][0], columns[-1][1]] if panel.is_wide else columns[column]
+        layout[f"xaxis{axis}"] = {"anchor": f"y{axis}", "domain": width}
+        layout[f"yaxis{axis}"] = {"anchor": f"x{axis}", "domain": rows[row]}
+        traces += _draw_panel(layout, panel, axis, scheme)
+    traces += [{**trace, "xaxis": "x", "yaxis": "y"} for trace in _legend(figure, scheme)]
     has_scale = any(panel.colours is not None for panel in figure.panels)
     head = _head(figure, scheme) if with_head else {"margin": {"l": 60, "r": 10, "t": 34, "b": 50}}
-    drawn.update_layout(
-        template="none",
-        font={"family": _FONT, "size": 13, "color": scheme.ink},
-        paper_bgcolor=scheme.page,
-        plot_bgcolor=scheme.page,
-        height=figure.height + head["margin"]["t"],
-        hoverlabel={"align": "left", "font": {"family": _FONT, "size": 12}},
-        legend={"x": 1.13 if has_scale else 1.02, "y": 1, "tracegroupgap": 3, "itemdoubleclick": False,
-                "font": {"size": 12}, "grouptitlefont": {"size": 12}},
-        barmode="overlay",
+    layout |= {
+        "template": {"data": {"scatter": [{"type": "scatter"}]}},  # none of plotly's
+        "font": {"family": _FONT, "size": 13, "color": scheme.ink},
+        "paper_bgcolor": scheme.page,
+        "plot_bgcolor": scheme.page,
+        "height": figure.height + head["margin"]["t"],
+        "hoverlabel": {"align": "left", "font": {"family": _FONT, "size": 12}},
+        "legend": {"x": 1.13 if has_scale else 1.02, "y": 1, "tracegroupgap": 3, "itemdoubleclick": False,
+                   "font": {"size": 12}, "grouptitlefont": {"size": 12}},
+        "barmode": "overlay",
         **head,
-        **layout,
-    )  # fmt: skip
-    return drawn
+    }  # fmt: skip
+    return {"data": traces, "layout": {key: value for key, value in layout.items() if value != []}}
+
+
+def plotly_json(values: dict[str, Any]) -> str:
+    """What :func:`plotly_values` gives as JSON that may stand in any page."""
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("/", "\\u002f")
+
+
+def _ends(count: int, between: float) -> list[list[float]]:
+    """Beginning and end of so many panels beside each other, as shares of the whole."""
+    size = (1 - between * (count - 1)) / count
+    return [[i * (size + between), min(1.0, i * (size + between) + size)] for i in range(count)]
 
 
 def page(figure: Figure) -> str:
     """An HTML page with everything in it, for light and dark screens: it asks nothing of the network."""
     from plotly.offline import get_plotlyjs
 
-    both = {
-        name: json.loads(plotly_figure(figure, scheme, with_head=False).to_json())
-        for name, scheme in (("light", LIGHT), ("dark", DARK))
-    }
+    both = {name: plotly_values(figure, scheme, with_head=False) for name, scheme in (("light", LIGHT), ("dark", DARK))}
     return _PAGE.format(
         title=html.escape(figure.title),
         subtitle="<br>".join(map(html.escape, figure.subtitle)),
         plotly=get_plotlyjs(),
-        figures=json.dumps(both, separators=(",", ":")).replace("<", "\\u003c"),
+        figures=plotly_json(both),
         width=round(1.3 * figure.width),
         light=LIGHT,
         dark=DARK,
@@ -174,18 +189,18 @@ def _rounded(value: float) -> float:
 # -- panels -----------------------------------------------------------------------------------------------------------
 
 
-def _draw_panel(
-    drawn: "PlotlyFigure", layout: dict[str, Any], panel: Panel, row: int, column: int, axis: str, scheme: Scheme
-) -> None:
-    at = {"rows": row, "cols": column}
+def _draw_panel(layout: dict[str, Any], panel: Panel, axis: str, scheme: Scheme) -> list[dict[str, Any]]:
+    """The traces of a panel; its axes, shapes and title become part of the layout."""
+    at = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+    traces = []
     for layer in panel.layers:
         match layer:
             case Region() | Rule():
                 layout["shapes"].append(_shape(layer, axis, scheme))
             case _:
-                drawn.add_traces([_trace(layer, panel.colours, scheme)], **at)
-    if not any(not isinstance(layer, Region | Rule) for layer in panel.layers):
-        drawn.add_traces([{"type": "scatter", "x": [None], "y": [None], "showlegend": False}], **at)
+                traces.append({**_trace(layer, panel.colours, scheme), **at})
+    if not traces:
+        traces.append({"type": "scatter", "x": [None], "y": [None], "showlegend": False, **at})
     if panel.title:
         layout["annotations"].append(
             {"text": f"<b>{_text(panel.title)}</b>", "xref": f"x{axis} domain", "yref": f"y{axis} domain", "x": 0,
@@ -195,8 +210,9 @@ def _draw_panel(
         "gridcolor": scheme.grid, "linecolor": scheme.muted, "tickcolor": scheme.muted, "ticks": "outside",
         "ticklen": 4, "showline": True, "zeroline": False, "showgrid": panel.has_grid,
     }  # fmt: skip
-    drawn.update_xaxes(**_axis(panel.x), **look, row=row, col=column)
-    drawn.update_yaxes(**_axis(panel.y), **look, automargin=True, row=row, col=column)
+    layout[f"xaxis{axis}"] |= _axis(panel.x) | look
+    layout[f"yaxis{axis}"] |= _axis(panel.y) | look | {"automargin": True}
+    return traces
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
