@@ -96,7 +96,7 @@ def profile_text(folder: Path) -> RenderableType:
     profile = read_profile(folder)
     lines: list[RenderableType] = [Text()] if profile.workers else []
     if profile.workers > profile.killed:
-        lines.append(_table(profile))
+        lines += [Text(_head(profile)), _table(profile)]
     if sum(profile.beside.values()) >= _TELLING:
         beside = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in profile.beside.items())
         lines.append(Text(f"In threads beside that (heartbeats, leases): {beside}."))
@@ -109,18 +109,15 @@ def profile_text(folder: Path) -> RenderableType:
     return Group(*lines)
 
 
-def _table(profile: Profile) -> Table:
-    """One row per part; fits 80 columns."""
+def _head(profile: Profile) -> str:
     teacher, students = (counted(profile.epochs[kind], f"{kind.removesuffix('s')} epoch") for kind in _BOTH)
     workers = counted(profile.workers - profile.killed, "worker")
-    table = Table(
-        title=f"Where {duration(profile.wall)} of {workers} went: {teacher}, {students}",
-        title_justify="left",
-        title_style="",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    return f"Where {duration(profile.wall)} of {workers} went: {teacher}, {students}"
+
+
+def _table(profile: Profile) -> Table:
+    """One row per part; fits 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for heading in ("seconds", "share", "ms per epoch", "of"):
         table.add_column(heading, justify="left" if heading == "of" else "right")

@@ -366,10 +366,25 @@ def _snapshot(row: SnapshotRow) -> Snapshot:
 
 def _upsert(session: Session, recipe: str, branch: int, measurements: Sequence[Measurement]) -> None:
     """Record measurements; one made as the teacher teaches is not replaced by one that was not."""
+    if not measurements:
+        return
+    # All at once: row by row, each would take three trips to the database.
+    epochs = [m.epoch for m in measurements]
+    known = session.execute(
+        select(EpochRow.epoch, EpochRow.temperature, EpochRow.probe, EpochRow.recomputed).where(
+            EpochRow.recipe == recipe, EpochRow.branch == branch, EpochRow.epoch.between(min(epochs), max(epochs))
+        )
+    )
+    there: dict[tuple[int, float, str], bool] = {
+        (row.epoch, row.temperature, row.probe): row.recomputed for row in known
+    }
+    wanted: dict[tuple[int, float, str], Measurement] = {}
     for m in measurements:
-        there = session.get(EpochRow, (recipe, branch, m.epoch, m.temperature, m.probe))
-        if there is not None and there.recomputed and not m.recomputed:
-            continue
+        key = m.epoch, m.temperature, m.probe
+        is_recomputed = wanted[key].recomputed if key in wanted else there.get(key, False)
+        if m.recomputed or not is_recomputed:
+            wanted[key] = m
+    for m in wanted.values():
         row = EpochRow(
             recipe=recipe,
             branch=branch,
@@ -381,7 +396,11 @@ def _upsert(session: Session, recipe: str, branch: int, measurements: Sequence[M
             seconds=m.seconds,
             **{name: m.values[name] for name in MEASURES},
         )
-        session.merge(row)
+        if (m.epoch, m.temperature, m.probe) in there:
+            session.merge(row)
+        else:
+            session.add(row)
+    for m in wanted.values():
         if m.recomputed and m.class_similarity is not None:
             similarity = ClassSimilarityRow(
                 recipe=recipe,

@@ -264,6 +264,15 @@ def test_a_measurement_of_the_teacher_as_it_teaches_is_not_replaced_by_another(s
     assert store.trajectories.measurements(RECIPE, TRUNK, 4.0) == {(10, "train"): as_it_teaches}
 
 
+def test_of_several_measurements_that_are_recorded_at_once_the_same_one_stays(store: Store) -> None:
+    as_it_teaches = _measurement(10)
+    other = replace(_measurement(10, base=1.0), recomputed=False)
+    next_one = replace(_measurement(11), recomputed=False)
+    store.trajectories.add_measurements(RECIPE, TRUNK, [other, as_it_teaches, other, next_one])
+    found = store.trajectories.measurements(RECIPE, TRUNK, 4.0)
+    assert found == {(10, "train"): as_it_teaches, (11, "train"): next_one}
+
+
 def test_measurements_are_told_apart_by_recipe_branch_epoch_temperature_and_probe(store: Store) -> None:
     keys: list[tuple[str, int, int, float, Probe]] = [
         (RECIPE, TRUNK, 1, 4.0, "train"),
