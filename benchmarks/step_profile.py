@@ -1,6 +1,5 @@
 """Where a student's step and its teacher's response spend their time, by kind of operator, in one process."""
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
+from benchmarks.arguments import Parser, count, errors_in_one_line
 from benchmarks.evidence import evidence, write
 from sweetspot import config
 from sweetspot.models import build
@@ -81,7 +81,7 @@ def measure(teacher: str, student: str, batch_size: int, device: torch.device, s
             step(images, (labels, taught), 0.01)
 
     many = images[:1].expand(evaluation_batch(images), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    quick = folded(built[teacher].eval(), images[:8])
+    quick = folded(built[teacher].eval(), images[:8], precision)
     return {
         "precision": precision,
         "student_step": profiled(take, device, steps),
@@ -90,15 +90,16 @@ def measure(teacher: str, student: str, batch_size: int, device: torch.device, s
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.step_profile", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="benchmarks.step_profile", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--teacher", default="resnet56", metavar="MODEL", help="(%(default)s)")
     parser.add_argument("--student", default="resnet20", metavar="MODEL", help="(%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="of the student (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="that are profiled (%(default)s)")
+    parser.add_argument("--batch-size", type=count, default=64, metavar="N", help="of the student (%(default)s)")
+    parser.add_argument("--steps", type=count, default=20, metavar="N", help="that are profiled (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     given = parser.parse_args(arguments)
-    device = prepare(devices("auto")[0], config.RunConfig())
-    found = measure(given.teacher, given.student, given.batch_size, device, given.steps)
+    with errors_in_one_line():
+        device = prepare(devices("auto")[0], config.RunConfig())
+        found = measure(given.teacher, given.student, given.batch_size, device, given.steps)
     for title, key in ((f"a step of {given.student}", "student_step"), (given.teacher, "teacher_response")):
         print(f"{title}, {found['precision']}:")
         for kind, share in found[key].items():

@@ -32,6 +32,7 @@ from sweetspot.cli.plot import plot
 from sweetspot.cli.printing import print_json, print_rich
 from sweetspot.cli.report import report
 from sweetspot.cli.watch import watch
+from sweetspot.errors import RunError
 
 app = typer.Typer(
     name="sweetspot",
@@ -117,7 +118,6 @@ def optimize(
     with uncollected():
         from sweetspot.report.profile import profile_text, read_profile
         from sweetspot.workers.optimize import Run, plan, run_study
-        from sweetspot.workers.profile import prepare_folder
 
     run = Run(
         name=name if name is not None else default_name(config.data.dataset, study),
@@ -136,11 +136,9 @@ def optimize(
         cost, sentence = plan(config, run)
         print_json(cost.to_dict()) if json_ else print(sentence)
         return
-    if profile is not None:
-        prepare_folder(profile)
     try:
         result = run_study(config, run, Console(stderr=True), quiet=quiet)
-    except BaseException:
+    except (KeyboardInterrupt, RunError):
         if profile is not None and not quiet:
             Console(stderr=True, highlight=False).print(profile_text(profile), soft_wrap=True)
         raise
@@ -293,7 +291,6 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a study, and the networks that nothing else uses."""
-    from sweetspot.errors import RunError
     from sweetspot.store import Store
     from sweetspot.study.deletion import delete_study
     from sweetspot.study.search import get_study

@@ -9,8 +9,10 @@ torchvision and timm go by ``torchvision:NAME`` and ``timm:NAME`` (:mod:`sweetsp
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +176,12 @@ def _spec(name: str) -> ModelSpec:
 
 def _specs() -> dict[str, ModelSpec]:
     """The built-in models and the entry points; a name that is taken twice is refused, for it would name neither."""
+    return _specs_found_in(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _specs_found_in(path: tuple[str, ...]) -> dict[str, ModelSpec]:
+    """As :func:`_specs`; distributions are looked for on ``path``, which is that of imports, once."""
     specs = dict(_BUILT_IN)
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: (entry.name, entry.value)):
         distribution = entry.dist.name if entry.dist is not None else entry.module

@@ -27,8 +27,8 @@ from sweetspot.training.resume import StoppedError, load_training_state, trainin
 from sweetspot.training.schedules import learning_rates, schedule
 from sweetspot.training.weights import to_bytes
 
-FORMAT = 2
-"""Rises with every change that alters a student's training numerically."""
+FORMAT = 1
+"""Rises with every change that alters a student's training by more than rounding."""
 
 _EXAMPLES = 8
 """Images on which a teacher is compared with its copy for quick responses."""
@@ -135,11 +135,11 @@ def distill(
     known = SnapshotResponses() if responses is None else responses
     taught: tuple[Tensor, ...] = ()
     if teacher is not None:
-        teacher = folded(teacher, data.validation.images[:_EXAMPLES])
+        teacher = folded(teacher, data.validation.images[:_EXAMPLES], teacher_precision)
     for epoch in range(min(student.epoch for student in students), options.epochs):
         started = time.monotonic()
         views = data.views(view_seed, epoch)
-        if teacher is not None:
+        if teacher is not None and (not taught or data.views_differ):
             shown = epoch if data.views_differ else 0
             with span("responses"):
                 taught = (known.get((view_seed, shown), partial(respond, teacher, views, teacher_precision)),)

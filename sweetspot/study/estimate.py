@@ -22,6 +22,8 @@ from sweetspot.training.schedules import schedule
 from sweetspot.training.steps import step_for
 
 _MEASURE_SECONDS = 1.0
+_MOST_CALLS = {"cpu": 20, "cuda": 10_000}
+"""On a GPU so many that a step is recorded as a graph meanwhile, as it is in a run."""
 _DRAWS = 100
 
 
@@ -179,7 +181,7 @@ def _step_seconds(
 def _response_seconds(model: nn.Module, precision: Precision, shape: Shape, device: torch.device) -> float:
     """Seconds per image."""
     images = _images(min(256, shape.train_images), shape, device)
-    quick = folded(model.eval(), images[:8])
+    quick = folded(model.eval(), images[:8], precision)
     return _timed(lambda: respond(quick, images, precision), device) / len(images)
 
 
@@ -192,7 +194,7 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of a call: the fastest of a few after a first one, within about a second altogether."""
     call()
     best, began = float("inf"), time.perf_counter()
-    for _ in range(20):
+    for _ in range(_MOST_CALLS[device.type]):
         started = time.perf_counter()
         call()
         if device.type == "cuda":

@@ -105,6 +105,7 @@ class Visit:
 
     def train_teacher(self, on_rung: Callable[[int, Measurement], None] = lambda epoch, measurement: None) -> None:
         """Bring the teacher to the point's epochs; nothing to do for the student alone."""
+        self._workplace.responses.of(self.distillation.teacher)  # another one's go before this needs their memory
         if self._trajectory is not None and self._point is not None:
             if isinstance(self._point, ExternalPoint):
                 adopt(self._workplace.store, self._trajectory.recipe, self._point)

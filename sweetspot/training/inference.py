@@ -7,26 +7,37 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_TOLERANCE = 1e-3
+from sweetspot.config import Precision
+
+_TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.05}
+"""Of the largest logit. In bfloat16 both are rounded, each after other operations."""
 
 
 @torch.no_grad()
-def folded(network: nn.Module, images: Tensor) -> nn.Module:
+def folded(network: nn.Module, images: Tensor, precision: Precision) -> nn.Module:
     """A copy of ``network`` for responses, with each BatchNorm that follows a convolution folded into it.
 
     A network that torch.fx cannot trace, or that answers otherwise once it is traced, is returned as it is.
 
     Args:
         network: in evaluation mode.
-        images: some that it has sense for, float32 (B, C, H, W), on which both are compared in float32.
+        images: some that it has sense for, float32 (B, C, H, W), on which both are compared.
+        precision: in which it will respond.
     """
     try:
         traced = fx.symbolic_trace(copy.deepcopy(network))
         _fold(traced)
-        same = torch.allclose(traced(images), network(images), rtol=_TOLERANCE, atol=_TOLERANCE)
+        exact = _agree(traced, network, images, "float32")
+        same = exact and (precision == "float32" or _agree(traced, network, images, precision))
     except Exception:  # tracing runs a foreign network's Python on stand-ins for tensors: anything may be raised
         return network
     return traced if same else network
+
+
+def _agree(traced: nn.Module, network: nn.Module, images: Tensor, precision: Precision) -> bool:
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        found, expected = traced(images).float(), network(images).float()
+    return bool((found - expected).abs().max() <= _TOLERANCE[precision] * expected.abs().max())
 
 
 def _fold(traced: fx.GraphModule) -> None:

@@ -1,10 +1,9 @@
 """A training step: launched operation by operation, or recorded once as a CUDA graph and replayed."""
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +55,8 @@ class GraphedStep(Step):
     Its first steps are launched as those of :class:`Step` are. Once they have taken as long as a capture does (measured
     at the last one in this process), the next is recorded as a CUDA graph, and from then on replayed: whatever the
     length of a run, it costs at most twice what the better way would have. A network that cannot be captured goes on as
-    it began.
+    it began: one that waits for the device within its pass, or draws random numbers on the host, which a replay would
+    not. Weights and optimiser state are loaded before the first step; a replay writes where they were captured.
     """
 
     _capture_seconds = 0.3
@@ -85,39 +85,44 @@ class GraphedStep(Step):
     def _capture(self, images: Tensor, targets: Sequence[Tensor]) -> bool:
         """Record a step on tensors of these shapes; nothing is computed."""
         began = time.perf_counter()
-        self._images, self._targets = images.clone(), [target.clone() for target in targets]
+        stream, draws = torch.cuda.current_stream(), (random.getstate(), torch.get_rng_state())
         graph = torch.cuda.CUDAGraph()
-        for group in self._optimizer.param_groups:
-            if "capturable" in group:
-                group["capturable"] = True
         try:
-            with torch.cuda.graph(graph, pool=_pool()):
-                self._captured_loss = self._take(self._images, self._targets)
+            static = images.clone(), [target.clone() for target in targets]
+            self._let_capture(True)
+            with torch.cuda.graph(graph):
+                loss = self._take(*static)
         except RuntimeError as error:
-            _log.info("training without a CUDA graph: %s", (str(error).splitlines() or ["it cannot be captured"])[0])
-            for parameter in self._parameters:
-                parameter.grad = None
-            return False
+            torch.cuda.set_stream(stream)  # which an error at the beginning of a capture does not do
+            return self._refuse((str(error).splitlines() or ["it cannot be captured"])[0])
         finally:
-            for group in self._optimizer.param_groups:
-                if "capturable" in group:
-                    group["capturable"] = False
-        self._graph = graph
+            self._let_capture(False)
+            for parameter in self._parameters:
+                parameter.grad = None  # each replay writes its own
+        if (random.getstate(), torch.get_rng_state().tolist()) != (draws[0], draws[1].tolist()):
+            random.setstate(draws[0])
+            torch.set_rng_state(draws[1])
+            return self._refuse("the network draws random numbers on the host")
+        self._graph, self._static, self._captured_loss = graph, static, loss
         type(self)._capture_seconds = time.perf_counter() - began
         return True
 
+    def _let_capture(self, capturable: bool) -> None:
+        for group in self._optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = capturable
+
+    def _refuse(self, why: str) -> bool:
+        _log.warning("training without a CUDA graph: %s", why)
+        return False
+
     def _replay(self, images: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        self._images.copy_(images)
-        for static, target in zip(self._targets, targets, strict=True):
+        static_images, static_targets = self._static
+        static_images.copy_(images)
+        for static, target in zip(static_targets, targets, strict=True):
             static.copy_(target)
         self._graph.replay()
         return self._captured_loss
-
-
-@cache
-def _pool() -> Any:
-    """The memory that all graphs of this process share: one is replayed at a time."""
-    return torch.cuda.graph_pool_handle()
 
 
 def step_for(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss) -> Step:

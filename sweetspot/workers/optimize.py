@@ -37,6 +37,7 @@ from sweetspot.study_file import Draft, default_name, draft_for, is_study
 from sweetspot.training.device import describe, devices, prepare
 from sweetspot.training.schedules import schedule
 from sweetspot.workers.free_space import check_free_space
+from sweetspot.workers.profile import make_folder, remove_earlier
 from sweetspot.workers.supervisor import Supervisor
 from sweetspot.workers.worker import advice_on_workers
 
@@ -142,6 +143,8 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if run.log is not None:
         _open_log(run.log).close()  # before anything is created
+    if run.profile is not None:
+        make_folder(run.profile)
     workers = run_devices(run)
     data = _load(config, run, workers)
     check_name(run.name)
@@ -157,6 +160,8 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         record = create_or_continue(store, run.name, config, data)
         for line in filter(None, (note, cost, nothing_shared(config), advice_on_workers(store, len(workers)))):
             console.print(Text(line), soft_wrap=True)
+        if run.profile is not None:
+            remove_earlier(run.profile)
         deadline = None if run.timeout is None else time.monotonic() + run.timeout
         with progress(console, quiet=quiet) as view:
             _supervise(store, record.name, workers, run, deadline, view)

@@ -19,8 +19,8 @@ PROFILE = "SWEETSPOT_PROFILE"
 _OURS = re.compile(r"profile-\d+\.json(\.part)?|trace-\d+-(teacher|responses|students)\.json(\.gz(\.part)?|\.part)")
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a profile; what an earlier one has left there is removed.
+def make_folder(folder: Path) -> None:
+    """Make the folder of a profile, where it is not there.
 
     Raises:
         UserError: if it is a file, or cannot be written.
@@ -29,13 +29,17 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f".{os.getpid()}.part").touch()
         (folder / f".{os.getpid()}.part").unlink()
-        for path in folder.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
     except FileExistsError:
         raise UserError(f"--profile {folder} is a file: name a folder") from None
     except OSError as error:
         raise UserError(f"--profile {folder}: {error.strerror}: name a folder that you may write in") from None
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove what an earlier profile has left in its folder."""
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def environment(folder: Path, number: int) -> dict[str, str]:

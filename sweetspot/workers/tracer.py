@@ -58,9 +58,11 @@ class Tracer:
         if self._is_at_work:
             return
         self._synchronize(name)
-        _, mark = self._open.pop()
-        if mark is not None:
-            mark.__exit__(None, None, None)
+        opened = ""
+        while self._open and opened != name:  # a signal may have come between a span's beginning and its block
+            opened, mark = self._open.pop()
+            if mark is not None:
+                mark.__exit__(None, None, None)
         if self._window is not None and self._window[0] == name:
             self.close()
         elif name == "teacher" and self._begun[name] == 1 and self._window is None:
@@ -83,8 +85,8 @@ class Tracer:
                 if mark is not None:
                     mark.__exit__(None, None, None)
                     self._open[i] = self._open[i][0], None
-            window.__exit__(None, None, None)
             try:
+                window.__exit__(None, None, None)
                 _export(window, path)
             except (OSError, RuntimeError) as error:
                 _log.warning("cannot write the trace %s: %s", path.name, error)
@@ -93,7 +95,11 @@ class Tracer:
         with self._at_work():
             # torch.profiler.profile is made of it, and imports torch._inductor for nothing: that takes 5 s.
             window = profile(use_kineto=True, use_device="cuda" if self._device.type == "cuda" else None)
-            window.__enter__()
+            try:
+                window.__enter__()
+            except RuntimeError as error:  # another profiler is at work, or the driver has none
+                _log.warning("no trace of %s: %s", name, error)
+                return
         self._window, self._steps = (name, window), 0
         self._open = [(outer, self._marked(outer)) for outer, _ in self._open]
 

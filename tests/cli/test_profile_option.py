@@ -21,6 +21,7 @@ def test_a_folder_that_cannot_be_written_is_refused(refused: Callable[..., str],
 def test_a_run_that_is_refused_says_nothing_of_an_earlier_profile(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "profile-1.json").write_text("{}")
     assert "unknown" in refused(*OPTIMIZE, "--teacher", "no-such-network", "--profile", str(tmp_path))
+    assert (tmp_path / "profile-1.json").exists()  # nor is it lost
 
 
 def test_a_dry_run_makes_no_folder(command: Callable[..., object], tmp_path: Path) -> None:

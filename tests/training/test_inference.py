@@ -50,7 +50,7 @@ def images() -> Tensor:
 )
 def test_a_folded_network_answers_alike_with_fewer_batchnorms(name: str, left: int, images: Tensor) -> None:
     network = trained(build(name, classes=10, channels=3, image_size=32), images)
-    quick = folded(network, images)
+    quick = folded(network, images, "float32")
     assert quick is not network
     assert batchnorms(quick) == left
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_a_folded_network_answers_alike_with_fewer_batchnorms(name: str, left: i
 def test_the_network_itself_stays_as_it_is(images: Tensor) -> None:
     network = trained(build("resnet8", classes=10, channels=3, image_size=32), images)
     before = copy.deepcopy(network.state_dict())
-    folded(network, images)
+    folded(network, images, "float32")
     assert batchnorms(network) == 9
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -111,13 +111,13 @@ class SeenTwice(Shared):
 @pytest.mark.parametrize("kind", [Branching, Deceived])
 def test_a_network_that_cannot_be_traced_truly_is_left_alone(kind: type[nn.Module], images: Tensor) -> None:
     network = trained(kind(), images)
-    assert folded(network, images) is network
+    assert folded(network, images, "float32") is network
 
 
 @pytest.mark.parametrize("kind", [Shared, SeenTwice])
 def test_a_convolution_that_others_need_is_not_folded(kind: type[nn.Module], images: Tensor) -> None:
     network = trained(kind(), images)
-    quick = folded(network, images)
+    quick = folded(network, images, "float32")
     assert batchnorms(quick) > 0
     with torch.no_grad():
         torch.testing.assert_close(quick(images), network(images), rtol=1e-3, atol=1e-3)

@@ -31,6 +31,7 @@ class Recorded(GraphedStep):
 
     captures = 0
     can_capture = True
+    _capture_seconds = 0.3
 
     def _capture(self, images: Tensor, targets: Sequence[Tensor]) -> bool:
         self.captures += 1
@@ -121,9 +122,17 @@ class Synchronising(WithDropout):
         return super().forward(x) + 0 * x.sum().item()
 
 
+class DrawingOnTheHost(WithDropout):
+    """Leaves its dropout out now and then, as the host decides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x) if torch.rand(()) < 0.5 else self.inner(x)
+        return out
+
+
 @needs_gpu
 @pytest.mark.parametrize("options", [config.SGD(), config.AdamW()], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("kind", [WithDropout, Synchronising])
+@pytest.mark.parametrize("kind", [WithDropout, Synchronising, DrawingOnTheHost])
 def test_replayed_steps_are_those_that_are_launched(
     kind: type[nn.Module], options: config.SGD | config.AdamW, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +180,8 @@ def test_several_graphs_in_one_process_do_not_disturb_each_other(monkeypatch: py
 
     together = students()
     in_turns = [[epoch(training, e) for training in together] for e in range(3)]
+    assert all(training._step._is_captured for training in together)
+    del together
     alone = [[epoch(training, e) for e in range(3)] for training in students()]
     for replicate, losses in enumerate(alone):
         assert [row[replicate] for row in in_turns] == pytest.approx(losses, rel=1e-3)

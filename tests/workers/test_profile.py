@@ -13,7 +13,7 @@ import torch
 from sweetspot import timing
 from sweetspot.errors import UserError
 from sweetspot.timing import Name, Recorder, span, step
-from sweetspot.workers.profile import PROFILE, environment, prepare_folder, profiled
+from sweetspot.workers.profile import PROFILE, environment, make_folder, profiled, remove_earlier
 from sweetspot.workers.tracer import TRACED_STEPS, Tracer
 
 
@@ -184,21 +184,21 @@ def test_a_profile_that_cannot_be_written_ends_no_worker(
 
 def test_what_an_earlier_profile_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    prepare_folder(folder)
+    make_folder(folder)
     others: Sequence[str] = ("profile-me.json", "trace.json.gz", "trace-1-mine.json.gz", "notes.txt")
     for name in ("profile-1.json", "profile-12.json.part", "trace-3-students.json.gz", "trace-3-teacher.json.part"):
         (folder / name).touch()
     for name in others:
         (folder / name).touch()
-    prepare_folder(folder)
+    remove_earlier(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(others)
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--profile .*file is a file: name a folder"):
-        prepare_folder(tmp_path / "file")
+        make_folder(tmp_path / "file")
     with pytest.raises(UserError, match="Not a directory: name a folder that you may write in"):
-        prepare_folder(tmp_path / "file" / "in-it")
+        make_folder(tmp_path / "file" / "in-it")
     with pytest.raises(UserError, match="name a folder that you may write in"):
-        prepare_folder(Path("/proc/profile"))
+        make_folder(Path("/proc/profile"))

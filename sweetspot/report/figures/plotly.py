@@ -350,7 +350,8 @@ def _scale(colours: ColourScale, scheme: Scheme, letter: str = "c") -> dict[str,
         ticks = colours.ticks()
         bar |= {"tickmode": "array", "tickvals": _short(ticks), "ticktext": [colours.tick_label(t) for t in ticks]}
     places = [[i / (len(MAP) - 1), colour] for i, colour in enumerate(MAP)]
-    ends = {f"{letter}min": _rounded(colours.low), f"{letter}max": _rounded(colours.high)}
+    low, high = _short([colours.low, colours.high])
+    ends = {f"{letter}min": low, f"{letter}max": high}
     return {"colorscale": places, **ends, "showscale": True, "colorbar": bar}
 
 
