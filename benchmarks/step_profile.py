@@ -1,13 +1,16 @@
 """Where a student's step and its teacher's response spend their time, by kind of operator, in one process."""
 
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler import profile
 
 from benchmarks.arguments import Parser, count, errors_in_one_line
@@ -45,17 +48,26 @@ def shares(seconds: dict[str, float]) -> dict[str, float]:
     return {kind: round(share, 4) for kind, share in sorted(found.items(), key=lambda item: -item[1])}
 
 
-def profiled(work: Callable[[], object], device: torch.device, times: int) -> dict[str, float]:
-    """The shares of ``work``, which is done once before."""
-    work()
-    with profile(use_kineto=True, use_device="cuda" if device.type == "cuda" else None) as seen:
-        for _ in range(times):
-            work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+def profiled(work: Callable[[], object], device: torch.device, times: int) -> dict[str, Any]:
+    """Milliseconds of ``work``, which is done once before, in the median of some without the profiler; its shares."""
     on_gpu = device.type == "cuda"
-    own = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in seen.key_averages()}
-    return shares(own)
+
+    def done() -> float:
+        began = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    done()
+    seconds = median(done() for _ in range(times))
+    with profile(use_kineto=True, use_device="cuda" if on_gpu else None) as seen:
+        for _ in range(times):
+            done()
+    # On a GPU what operators have launched; kernels have rows of their own beside them.
+    rows = [row for row in seen.key_averages() if row.device_type == DeviceType.CPU]
+    own = {row.key: row.self_device_time_total if on_gpu else row.self_cpu_time_total for row in rows}
+    return {"milliseconds": round(1e3 * seconds, 2), "shares": shares(own)}
 
 
 def measure(teacher: str, student: str, batch_size: int, device: torch.device, steps: int) -> dict[str, Any]:
@@ -84,8 +96,9 @@ def measure(teacher: str, student: str, batch_size: int, device: torch.device, s
     quick = folded(built[teacher].eval(), images[:8], precision)
     return {
         "precision": precision,
+        "response_images": len(many),
         "student_step": profiled(take, device, steps),
-        "teacher_response": profiled(lambda: respond(quick, many, precision), device, 1),
+        "teacher_response": profiled(lambda: respond(quick, many, precision), device, 3),
     }
 
 
@@ -100,9 +113,10 @@ def main(arguments: Sequence[str]) -> None:
     with errors_in_one_line():
         device = prepare(devices("auto")[0], config.RunConfig())
         found = measure(given.teacher, given.student, given.batch_size, device, given.steps)
-    for title, key in ((f"a step of {given.student}", "student_step"), (given.teacher, "teacher_response")):
-        print(f"{title}, {found['precision']}:")
-        for kind, share in found[key].items():
+    titles = f"a step of {given.student}", f"{given.teacher} on {found['response_images']} images"
+    for title, key in zip(titles, ("student_step", "teacher_response"), strict=True):
+        print(f"{title}, {found['precision']}: {found[key]['milliseconds']:.1f} ms")
+        for kind, share in found[key]["shares"].items():
             print(f"  {share:6.1%}  {kind}")
     if given.json:
         write(given.json, evidence("benchmarks.step_profile", arguments) | found)

@@ -5,7 +5,7 @@
 - **loop**: one student's step after the other's: what the engine does;
 - **stacked**: the students' parameters in one tensor with a dimension more, one forward and backward pass of all under
   ``torch.func.vmap``, one fused optimiser;
-- **streams** (CUDA): the loop, each student in a CUDA stream of its own.
+- **streams** (CUDA): the loop, each student in a CUDA stream of its own, without graphs.
 
 One process, on a CPU with one thread, as a worker has it. Each student has its own images, which are on the device
 already, and responses of a teacher. Milliseconds are per step and student: the median of the rounds, in which the ways
@@ -18,7 +18,7 @@ import argparse
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,6 +36,7 @@ from sweetspot.student.losses import Distillation
 from sweetspot.training.device import describe, devices, prepare, resolve_precision
 from sweetspot.training.engine import autocast
 from sweetspot.training.optimizers import optimizer
+from sweetspot.training.steps import Step, step_for
 
 STUDENTS = (1, 2, 4)
 ROUNDS = 9
@@ -45,6 +46,10 @@ _ROUND_SECONDS = 0.05
 """A round has as many steps as take about so long, at least one."""
 _OPTIMIZER = SGD(lr=0.05)
 _LOSS = Distillation(temperature=4.0, alpha=0.9)
+
+
+def _loss(logits: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
+    return _LOSS(logits, taught, labels)["loss"]
 
 
 @dataclass(frozen=True)
@@ -130,32 +135,32 @@ class Way(ABC):
 
 
 class Loop(Way):
-    """One after the other."""
+    """One after the other, each step as the engine takes it."""
+
+    made: Callable[..., Step] = staticmethod(step_for)
 
     def __init__(self, case: Case, count: int, device: torch.device) -> None:
         super().__init__(case, count, device)
         self.models = case.students(count, device)
         self._batches = case.batches(count, device)
-        self._optimizers = [optimizer(model, _OPTIMIZER) for model in self.models]
+        self._steps = [self.made(model, optimizer(model, _OPTIMIZER), _loss) for model in self.models]
 
     def step(self) -> None:
         for index in range(self.count):
             self.step_of(index)
 
     def step_of(self, index: int) -> None:
-        model, (images, taught, labels) = self.models[index], self._batches[index]
-        loss = _LOSS(model(images), taught, labels)["loss"]
-        for parameter in model.parameters():
-            parameter.grad = None
-        loss.backward()
-        self._optimizers[index].step()
+        images, taught, labels = self._batches[index]
+        self._steps[index](images, (taught, labels), _OPTIMIZER.lr)
 
     def first(self) -> dict[str, Tensor]:
         return {name: parameter.detach() for name, parameter in self.models[0].named_parameters()}
 
 
 class Streams(Loop):
-    """Each in its own CUDA stream."""
+    """Each in its own CUDA stream, launched operation by operation."""
+
+    made = Step
 
     def __init__(self, case: Case, count: int, device: torch.device) -> None:
         super().__init__(case, count, device)

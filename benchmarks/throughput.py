@@ -26,9 +26,9 @@ ratios, with the lowest and the highest. The reference is timed from the end of 
 under way; on a GPU the engine from the end of its first epoch, when its kernels are chosen.
 
 **limit share** is the floating-point operations that an arm does in a second, over those that all cores do in matrix
-products of the engine's precision, measured in the same round. What counts are convolutions and matrix products as
-torch's FlopCounterMode counts them: the student's forward and backward pass, and the teacher's pass, once for each
-view that it is shown.
+products of the engine's precision, measured at both ends of the round, of which the faster counts. What counts are
+convolutions and matrix products as torch's FlopCounterMode counts them: the student's forward and backward pass, and
+the teacher's pass, once for each view that it is shown.
 
 Where something else runs, the reference suffers most, since its threads wait for one another: such figures say nothing,
 and ``cores_busy_with_other_work`` tells.
@@ -39,6 +39,7 @@ JSON, of each pair:
 - ``ratio_one``, ``ratio_four``: to the reference; ``…_spread``: the lowest and the highest of the rounds;
 - ``limit_share`` (of four students), ``limit_share_one``; ``limit``: FLOP per second of the matrix products;
 - ``alone``: images per second of one process with one student, once, while the other cores rest;
+- ``processes`` of the engine, with one or four students each;
 - ``memory``: the highest number of bytes of each arm; on a CPU of all its processes, the loader's included, where what
   several share counts once;
 - ``flops``: of an image: the student's step, and the teacher's pass;
@@ -95,11 +96,11 @@ class Pair:
         return f"{self.teacher}-{self.student}-{self.batch_size}"
 
 
-QUICK = Pair("resnet56", "resnet20", 64, 768)
+QUICK = Pair("resnet56", "resnet20", 64, 512)
 PAIRS = {
     pair.name: pair
     for pair in (
-        QUICK,
+        replace(QUICK, images=1024),
         Pair("resnet56", "resnet20", 512, 1536),
         Pair("resnet32x4", "resnet8x4", 64, 384),
         Pair("wrn-40-2", "wrn-16-2", 64, 512),
@@ -175,9 +176,10 @@ def measure(job: Job, makers: Mapping[str, Maker], rounds: int, alone: str) -> R
         found: dict[str, list[float]] = {name: [] for name in arms}
         limits = []
         for _ in range(rounds):
+            before = arms[alone].limit(_LIMIT_SECONDS)
             for name, arm in arms.items():
                 found[name].append(arm.run(epochs[name]))
-            limits.append(arms[alone].limit(_LIMIT_SECONDS))
+            limits.append(max(before, arms[alone].limit(_LIMIT_SECONDS)))
     return Rounds(found, limits, by_itself, memory)
 
 
@@ -208,6 +210,7 @@ def distillation_summary(job: Job, found: Rounds) -> dict[str, Any]:
         "ratio_one_spread": one_spread,
         "ratio_four_spread": four_spread,
         "limit_share_one": found.share("one_student", student + teacher),
+        "processes": job.workers,
         "images": job.images,
         "flops": {"student": student, "teacher": teacher},
         **found.common(),

@@ -119,11 +119,11 @@ def _table(profile: Profile) -> Table:
     """One row per part; fits 80 columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for heading in ("seconds", "share", "ms per epoch", "of"):
-        table.add_column(heading, justify="left" if heading == "of" else "right")
+    for heading in ("seconds", "share", "ms per epoch", "of a"):
+        table.add_column(heading, justify="left" if heading == "of a" else "right")
     for name, (kinds, title) in _PARTS.items():
         seconds, each = profile.seconds[name], profile.per_epoch(name)
         share = seconds / profile.wall if profile.wall else 0.0
-        of = "" if each is None else "both" if kinds == _BOTH else "teachers" if kinds == _TEACHER else "students"
+        of = "" if each is None else " or ".join(kind.removesuffix("s") for kind in kinds)
         table.add_row(title, f"{seconds:.1f}", f"{share:.1%}", "" if each is None else f"{1000 * each:,.1f}", of)
     return table

@@ -105,8 +105,8 @@ class Visit:
 
     def train_teacher(self, on_rung: Callable[[int, Measurement], None] = lambda epoch, measurement: None) -> None:
         """Bring the teacher to the point's epochs; nothing to do for the student alone."""
-        self._workplace.responses.of(self.distillation.teacher)  # another one's go before this needs their memory
         if self._trajectory is not None and self._point is not None:
+            self._workplace.responses.of(self.distillation.teacher)  # another's go before this one needs their memory
             if isinstance(self._point, ExternalPoint):
                 adopt(self._workplace.store, self._trajectory.recipe, self._point)
             self._trajectory.bring_to(self._point.epochs, on_rung)
@@ -212,6 +212,7 @@ class Visit:
         """The students of these replicates, trained whether or not they are in the store; nothing is recorded."""
         is_taught = self._point is not None and self.config.student.alpha > 0
         teacher = self.teacher() if is_taught else None
+        responses = self._workplace.responses.of(self.distillation.teacher) if is_taught else None
         checkpoints = StudentCheckpoints(
             self._workplace.store.students, self.distillation.hash, purpose, self.config.run.checkpoint_seconds,
             self._workplace.should_stop, lambda: self._on_saved(self.epochs_trained),
@@ -219,5 +220,5 @@ class Visit:
         return distill(
             self.config, self._workplace.data, teacher, self.config.teacher.precision, replicates, purpose,
             self._workplace.device, self._progress, checkpoints,
-            self._workplace.responses.of(self.distillation.teacher),
+            responses,
         )  # fmt: skip

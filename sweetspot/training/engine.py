@@ -166,7 +166,8 @@ def _batches(
     """Images and targets of each step, in this order; their views are made a block of steps at a time."""
     batch_bytes = 4 * math.prod(images.shape[1:]) * batch_size
     block = max(1, _BLOCK_BYTES[images.device.type] // batch_bytes) * batch_size
-    for index in order.split(block):
+    for first in range(0, len(order), block):
+        index = order[first : first + block]
         with span("views"):
             views = images[index]
             parts = [target[index].split(batch_size) for target in targets]
