@@ -108,10 +108,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--student", default="resnet20", metavar="MODEL", help="(%(default)s)")
     parser.add_argument("--batch-size", type=count, default=64, metavar="N", help="of the student (%(default)s)")
     parser.add_argument("--steps", type=count, default=20, metavar="N", help="that are profiled (%(default)s)")
+    parser.add_argument(
+        "--plain-allocator", action="store_true", help="leave the C library's allocator as a worker finds it"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     given = parser.parse_args(arguments)
     with errors_in_one_line():
-        device = prepare(devices("auto")[0], config.RunConfig())
+        device = torch.device(devices("auto")[0])
+        torch.set_num_threads(1)
+        if not given.plain_allocator:
+            prepare(str(device), config.RunConfig())
         found = measure(given.teacher, given.student, given.batch_size, device, given.steps)
     titles = f"a step of {given.student}", f"{given.teacher} on {found['response_images']} images"
     for title, key in zip(titles, ("student_step", "teacher_response"), strict=True):

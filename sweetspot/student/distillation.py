@@ -134,15 +134,15 @@ def distill(
     plan = schedule(options.schedule, options.epochs)
     known = SnapshotResponses() if responses is None else responses
     taught: tuple[Tensor, ...] = ()
-    if teacher is not None:
-        teacher = folded(teacher, data.validation.images[:_EXAMPLES], teacher_precision)
+    quick: nn.Module | None = None
     for epoch in range(min(student.epoch for student in students), options.epochs):
         started = time.monotonic()
         views = data.views(view_seed, epoch)
         if teacher is not None and (not taught or data.views_differ):
             shown = epoch if data.views_differ else 0
             with span("responses"):
-                taught = (known.get((view_seed, shown), partial(respond, teacher, views, teacher_precision)),)
+                quick = quick or folded(teacher, data.validation.images[:_EXAMPLES], teacher_precision)
+                taught = (known.get((view_seed, shown), partial(respond, quick, views, teacher_precision)),)
         lrs = learning_rates(plan, options.optimizer.lr, epoch, options.epochs, data.train_images // options.batch_size)
         due = [student for student in students if student.epoch == epoch]
         shared = (time.monotonic() - started) / len(due)

@@ -277,7 +277,10 @@ class Trajectory:
         # One that is there stays, and so does what was measured of it, unless its optimiser is what is missing.
         is_new = done not in there or (goes_on and not there[done].optimizer)
         keep = done in kept and is_new
-        responder = self._as_teacher(copy.deepcopy(training.model)) if keep else training.model
+        responder = training.model
+        if keep:
+            with span("batchnorm"):
+                responder = self._as_teacher(copy.deepcopy(training.model))
         now = self._measured(responder, done, recomputed=keep, train_loss=loss, seconds=seconds)
         if is_new:
             saving.measured(now)

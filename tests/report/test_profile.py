@@ -66,9 +66,9 @@ def test_the_table_fits_80_columns_and_says_what_it_counts(tmp_path: Path) -> No
     lines = said(tmp_path)
     assert "Where 100 s of 2 workers went: 10 teacher epochs, 40 student epochs" in lines
     rows = {" ".join(line.split()) for line in lines}
-    assert "training the teacher 20.0 20.0% 2,000.0 teachers" in rows
-    assert "training students 30.0 30.0% 750.0 students" in rows
-    assert "database 3.0 3.0% 60.0 both" in rows
+    assert "training the teacher 20.0 20.0% 2,000.0 teacher" in rows
+    assert "training students 30.0 30.0% 750.0 student" in rows
+    assert "database 3.0 3.0% 60.0 teacher or student" in rows
     assert "other 36.0 36.0%" in rows
     assert "In threads beside that (heartbeats, leases): database 0.5 s." in rows
     assert f"1 trace for chrome://tracing or ui.perfetto.dev in {tmp_path}" in lines
