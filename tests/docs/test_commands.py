@@ -62,6 +62,10 @@ NOT_RUN = {
     r"python -m benchmarks.fleet": "tests/benchmarks/test_benchmark_fleet.py is a short form of it",
     r"python -m benchmarks.report": "tests/benchmarks/test_benchmark_report.py makes the same report",
     r"python -m benchmarks.chaos": "tests/workers/test_chaos.py is a short form of it",
+    r"python -m benchmarks.throughput": "tests/benchmarks/test_benchmark_throughput.py runs its quick form",
+    r"python -m benchmarks.students": "tests/benchmarks/test_benchmark_students.py is a short form of it",
+    r"python -m benchmarks.step_profile": "tests/benchmarks/test_benchmark_step_profile.py is a short form of it",
+    r"python -m benchmarks.overhead": "tests/benchmarks/test_benchmark_overhead.py is a short form of it",
 }
 """The other lines for a shell, by how they begin: the test that covers them, or why none can."""
 
