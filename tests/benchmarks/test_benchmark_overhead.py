@@ -14,6 +14,8 @@ from sweetspot.training.device import prepare
 
 TINY = ("teacher.model=mlp", "student.model=mlp", "student.epochs=2", "search.epochs=[1,2,3]")
 
+pytestmark = pytest.mark.ci
+
 
 def tiny(folder: Path, trials: int) -> StudyConfig:
     return study(noise(folder / "noise.npz", 400, 8), TINY, search__trials=trials)
@@ -66,7 +68,6 @@ def test_a_real_worker_is_accounted_for(tmp_path: Path) -> None:
         assert 0 <= trial.in_epochs <= trial.beside_networks
 
 
-@pytest.mark.ci
 def test_postgresql_is_measured_likewise(tmp_path: Path) -> None:
     config = tiny(tmp_path, 2)
     ((kind, found),) = overheads(config, ["postgresql"], tmp_path)

@@ -11,6 +11,8 @@ from benchmarks.students import CASES, Case, Loop, Stacked, Streams, main, measu
 CPU = torch.device("cpu")
 TINY = Case("mlp-8", 8, 1, 8, 10, "float32")
 
+pytestmark = pytest.mark.ci
+
 
 def test_each_way_trains_the_same_students() -> None:
     loop, stacked = Loop(TINY, 3, CPU), Stacked(TINY, 3, CPU)

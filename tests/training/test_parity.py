@@ -185,6 +185,7 @@ def test_students_losses_are_those_of_a_plain_loop_step_by_step(
         assert difference.abs().mean() < 0.02
 
 
+@pytest.mark.ci
 def test_in_bfloat16_students_are_as_accurate_as_a_plain_loops_within_the_noise_of_seeds(data: StudyData) -> None:
     """Of five seeds, each with the weights and the order that it has in the plain loop."""
     teacher, _ = plain_teacher()
