@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler import profile
 
 from benchmarks.arguments import Parser, count, errors_in_one_line
@@ -65,7 +64,7 @@ def profiled(work: Callable[[], object], device: torch.device, times: int) -> di
         for _ in range(times):
             done()
     # On a GPU what operators have launched; kernels have rows of their own beside them.
-    rows = [row for row in seen.key_averages() if row.device_type == DeviceType.CPU]
+    rows = [row for row in seen.key_averages() if row.device_type.name == "CPU"]
     own = {row.key: row.self_device_time_total if on_gpu else row.self_cpu_time_total for row in rows}
     return {"milliseconds": round(1e3 * seconds, 2), "shares": shares(own)}
 
