@@ -5,7 +5,7 @@ How a study *file* becomes a StudyConfig, and how its errors read, is in :mod:`s
 """
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -170,6 +170,8 @@ class TeacherConfig(Part):
     precision: Precision = "auto"
     probe_temperature: PositiveFloat = 4.0
     """The temperature at which a teacher's responses are measured, fixed for the study."""
+    seed: Seed = 0
+    """Which teacher of its recipe: its initial weights and orders. The confirmation trains others afresh."""
 
 
 class Replicates(Part):
@@ -250,13 +252,15 @@ class TeacherSearch(Part):
 
     lr: Range | None = None
     model: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    seeds: Count | None = None
+    """Every point with so many teachers, seeds 0 and on: a table (``sweetspot grid``), not a search."""
 
 
 class SearchConfig(Part):
     batch_size: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512, 1024)
     epochs: Ladder | Annotated[tuple[Count, ...], Field(min_length=1)] = Ladder(low=10, high=240, rungs=10)
     trials: Count = 40
-    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "gp", "cost-aware", "random", "grid"] = "tpe"
     min_steps: Annotated[int, Field(ge=0, lt=2**31)] = 1000
     """Points whose teacher takes fewer steps are under-trained and cannot be the sweet spot."""
     student: StudentSearch = StudentSearch()
@@ -318,35 +322,50 @@ Pruner = Annotated[
 ]
 
 
+ConfirmArm = Literal[
+    "student_alone",
+    "label_smoothing",
+    "most_accurate_teacher",
+    "temperature",
+    "longest_teacher",
+    "economy",
+    "your_teacher",
+]
+
+
 class ConfirmConfig(Part):
     finalists: Count = 1
+    """The best points that are confirmed; of several, the claims are Holm-corrected."""
     teachers: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Fresh teacher seeds per arm; 0: the claim is about this teacher only."""
+    """Fresh teacher seeds per arm, at least 5, for a claim about the point; 0: the claim is about this teacher only."""
     seeds: Annotated[int, Field(ge=0, lt=2**31)] = 5
     """Fresh student seeds per teacher; 0: no confirmation."""
     margin: NonNegative = 0.002
     """Accuracy (fraction): smaller differences do not matter."""
-
-    @field_validator("finalists")
-    @classmethod
-    def _one_finalist(cls, finalists: int) -> int:
-        if finalists != 1:
-            raise ValueError("one finalist is fixed before the confirmation begins: must be 1 in this version")
-        return finalists
+    arms: tuple[ConfirmArm, ...] = get_args(ConfirmArm)
+    """What the best point is compared with."""
+    lr_check: bool = False
+    """Whether the best and the runner-up batch size are also run at half and double the teacher's learning rate."""
 
     @field_validator("teachers")
     @classmethod
-    def _this_teacher(cls, teachers: int) -> int:
-        if teachers != 0:
-            raise ValueError("the confirmation is about the teacher that was found: must be 0 in this version")
+    def _enough_teachers(cls, teachers: int) -> int:
+        if 0 < teachers < 5:
+            raise ValueError("a claim about the point needs at least 5 fresh teachers (0: the claim is about this one)")
         return teachers
 
-    @field_validator("seeds")
+    @field_validator("arms")
     @classmethod
-    def _enough_for_an_interval(cls, seeds: int) -> int:
-        if seeds == 1:
-            raise ValueError("an interval needs at least 2 seeds (0 skips the confirmation)")
-        return seeds
+    def _enough_arms(cls, arms: tuple[ConfirmArm, ...]) -> tuple[ConfirmArm, ...]:
+        if missing := {"student_alone", "most_accurate_teacher"} - set(arms):
+            raise ValueError(f"there is no verdict without {' and '.join(sorted(missing))}: name it, too")
+        return tuple(arm for arm in get_args(ConfirmArm) if arm in arms)
+
+    @model_validator(mode="after")
+    def _enough_for_an_interval(self) -> Self:
+        if self.seeds == 1 and self.teachers == 0:
+            raise ValueError("seeds = 1: an interval needs at least 2 seeds (0 skips the confirmation)")
+        return self
 
 
 class RunConfig(Part):

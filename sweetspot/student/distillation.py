@@ -42,11 +42,13 @@ class DistillationRecipe:
 
     Attributes:
         teacher: (recipe's hash, epochs) of the snapshot that teaches; None: the student learns from labels alone.
+        label_smoothing: of the labels, where they are all that it learns from.
     """
 
     config: StudyConfig
     data_hash: str
     teacher: tuple[str, int] | None
+    label_smoothing: float = 0.0
 
     @cached_property
     def hash(self) -> str:
@@ -64,6 +66,8 @@ class DistillationRecipe:
             "student": student,
             "seed": self.config.seed,
         }
+        if self.label_smoothing:
+            values["label_smoothing"] = self.label_smoothing
         return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
@@ -94,6 +98,7 @@ def distill(
     on_epoch: OnEpoch = lambda phase, epoch, entropy: None,
     checkpoints: StudentCheckpoints | None = None,
     responses: SnapshotResponses | None = None,
+    label_smoothing: float = 0.0,
 ) -> list[TrainedStudent]:
     """Train one student per replicate.
 
@@ -108,6 +113,7 @@ def distill(
         purpose: "confirm" gives seeds that no search has seen.
         checkpoints: where students that were interrupted go on from, and are saved meanwhile; None: nowhere.
         responses: the teacher's, where others have asked for them before; None: nobody has.
+        label_smoothing: of the labels, where there is no teacher.
 
     Raises:
         DivergedError: if a student's loss is not finite.
@@ -115,7 +121,9 @@ def distill(
     """
     options = config.student
     view_seed = seed_of(config.seed, "student", "views", purpose)
-    loss: StudentLoss = CrossEntropy() if teacher is None else Distillation(options.temperature, options.alpha)
+    loss: StudentLoss = Distillation(options.temperature, options.alpha)
+    if teacher is None:
+        loss = CrossEntropy(label_smoothing)
     students = [_Student(config, data, loss, replicate, purpose, device) for replicate in replicates]
     if checkpoints is not None:
         for student in students:

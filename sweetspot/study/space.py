@@ -10,6 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sweetspot.config import Range, StudyConfig
 
+TEACHER_SEED = "teacher.seed"
+"""The parameter that says which of a point's teachers it is."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -28,6 +31,11 @@ class Point:
     @property
     def params(self) -> dict[str, Any]:
         return {"batch_size": self.batch_size, "epochs": self.epochs, **dict(self.others)}
+
+    def having(self, **others: float | str) -> "Point":
+        """This point with further parameters; "__" stands for "."."""
+        changed = dict(self.others) | {name.replace("__", "."): value for name, value in others.items()}
+        return Point(self.batch_size, self.epochs, tuple(sorted(changed.items())))
 
     def __str__(self) -> str:
         others = "".join(f", {name.split('.')[-1]} {shown(value)}" for name, value in self.others)
@@ -70,8 +78,33 @@ AnyPoint = Point | ExternalPoint
 """Where a teacher comes from: trained here at a point, or elsewhere."""
 
 
-def point_of(params: Mapping[str, Any]) -> AnyPoint:
-    """What ``params`` of either kind of point gave."""
+@dataclass(frozen=True)
+class Alone:
+    """No teacher: students learn from labels alone.
+
+    Attributes:
+        label_smoothing: share of the label's probability that all classes get alike.
+    """
+
+    label_smoothing: float = 0.0
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """As JSON keeps it; :func:`source_of` reads it."""
+        return {"label_smoothing": self.label_smoothing}
+
+    def __str__(self) -> str:
+        return f"label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
+
+
+Source = AnyPoint | Alone
+"""What students learn from."""
+
+
+def source_of(params: Mapping[str, Any]) -> Source:
+    """What ``params`` of any kind of source gave."""
+    if "label_smoothing" in params:
+        return Alone(params["label_smoothing"])
     if "weights" not in params:
         return Point.of(params)
     own = {key: params[key] for key in ("weights", "model", "name", "epochs")}
@@ -97,6 +130,8 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
     space |= {name: _float(range_) for name, range_ in ranges.items() if range_ is not None}
     if search.teacher.model is not None:
         space["teacher.model"] = CategoricalDistribution(search.teacher.model)
+    if search.teacher.seeds is not None:
+        space[TEACHER_SEED] = CategoricalDistribution(range(search.teacher.seeds))
     return space
 
 
@@ -135,6 +170,8 @@ def config_at(config: StudyConfig, point: Point | ExternalPoint) -> StudyConfig:
     teacher: dict[str, Any] = {}
     if "teacher.model" in others:
         teacher["model"] = others["teacher.model"]
+    if TEACHER_SEED in others:
+        teacher["seed"] = others[TEACHER_SEED]
     if "teacher.lr" in others:
         teacher["optimizer"] = config.teacher.optimizer.model_copy(update={"lr": others["teacher.lr"]})
     return config.model_copy(

@@ -17,7 +17,7 @@ from sweetspot.store.students import Purpose, student_runs
 from sweetspot.store.trajectories import RUNS
 from sweetspot.student.checkpoints import StudentCheckpoints
 from sweetspot.student.distillation import DistillationRecipe, TrainedStudent, distill
-from sweetspot.study.space import AnyPoint, ExternalPoint, Point, config_at
+from sweetspot.study.space import Alone, AnyPoint, ExternalPoint, Point, Source, config_at
 from sweetspot.study.workplace import Workplace
 from sweetspot.teacher.recipe import ExternalRecipe, Recipe
 from sweetspot.teacher.trajectory import Trajectory
@@ -32,22 +32,22 @@ def recipe_at(config: StudyConfig, data_hash: str, point: AnyPoint) -> Recipe:
     return Recipe(config_at(config, point), data_hash, point.batch_size)
 
 
-def distillation_at(config: StudyConfig, data_hash: str, point: AnyPoint | None) -> DistillationRecipe:
-    """How a point's students are trained; without a point: the student alone."""
-    if point is None:
-        return DistillationRecipe(config, data_hash, None)
+def distillation_at(config: StudyConfig, data_hash: str, source: Source) -> DistillationRecipe:
+    """How the students of a source are trained."""
+    if isinstance(source, Alone):
+        return DistillationRecipe(config, data_hash, None, source.label_smoothing)
     return DistillationRecipe(
-        config_at(config, point), data_hash, (recipe_at(config, data_hash, point).hash, point.epochs)
+        config_at(config, source), data_hash, (recipe_at(config, data_hash, source).hash, source.epochs)
     )
 
 
-def saved_of(store: Store, config: StudyConfig, data_hash: str, point: AnyPoint | None) -> str:
-    """What the store has of the work at a point; it changes whenever that grows."""
-    distillation = distillation_at(config, data_hash, point).hash
+def saved_of(store: Store, config: StudyConfig, data_hash: str, source: Source) -> str:
+    """What the store has of the work at a source; it changes whenever that grows."""
+    distillation = distillation_at(config, data_hash, source).hash
     runs: tuple[str, ...] = (student_runs(distillation),)
     snapshots: list[tuple[int, int]] = []
-    if point is not None:
-        recipe = recipe_at(config, data_hash, point).hash
+    if not isinstance(source, Alone):
+        recipe = recipe_at(config, data_hash, source).hash
         runs += (f"{RUNS}{recipe}/",)
         snapshots = sorted((s.branch, s.epoch) for s in store.trajectories.of_recipe(recipe))
     places = [(c.run, *c.position) for c in store.trajectories.checkpoints() if c.run.startswith(runs)]
@@ -62,7 +62,7 @@ def adopt(store: Store, recipe: Recipe, point: ExternalPoint) -> None:
 
 
 class Visit:
-    """One visit to a point: its teacher, its students, its cost. Without a point: the student alone.
+    """One visit to what students learn from: its teacher where it has one, its students, its cost.
 
     Args:
         on_saved: told how many epochs it has trained of the teacher so far, whenever they cannot be lost any more.
@@ -71,12 +71,13 @@ class Visit:
     def __init__(
         self,
         config: StudyConfig,
-        point: AnyPoint | None,
+        source: Source,
         workplace: Workplace,
         on_saved: Callable[[int], None] = lambda epochs: None,
     ) -> None:
         self._workplace = workplace
-        self._point = point
+        self._source = source
+        self._point = point = None if isinstance(source, Alone) else source
         self._on_saved = on_saved
         self.config = config if point is None else config_at(config, point)
         self._trajectory: Trajectory | None = None
@@ -147,7 +148,7 @@ class Visit:
 
     @property
     def distillation(self) -> DistillationRecipe:
-        return distillation_at(self.config, self._workplace.data.hash, self._point)
+        return distillation_at(self.config, self._workplace.data.hash, self._source)
 
     def _record(
         self, student: TrainedStudent, purpose: Purpose, test_correct: NDArray[np.bool_] | None, test_hash: str
@@ -220,5 +221,5 @@ class Visit:
         return distill(
             self.config, self._workplace.data, teacher, self.config.teacher.precision, replicates, purpose,
             self._workplace.device, self._progress, checkpoints,
-            responses,
+            responses, self.distillation.label_smoothing,
         )  # fmt: skip

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from sweetspot.config import Constant, StudyConfig, canonical_json
+from sweetspot.data.seeding import seed_of
 from sweetspot.training.schedules import Schedule, scaled_lr, schedule
 
 FORMAT = 1
@@ -53,7 +54,15 @@ class Recipe:
             "batch_size": self.batch_size,
             "seed": self.config.seed,
         }
+        if teacher.seed:
+            values["teacher_seed"] = teacher.seed
         return canonical_json(values)
+
+    @property
+    def seed(self) -> int:
+        """From which the teacher's initial weights, orders and views follow."""
+        teacher = self.config.teacher.seed
+        return seed_of(self.config.seed, "teacher", teacher) if teacher else self.config.seed
 
     @cached_property
     def hash(self) -> str:

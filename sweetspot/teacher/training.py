@@ -48,7 +48,7 @@ class TeacherTraining:
         self._started = time.monotonic()
         options = self.recipe.config.teacher
         self._optimizer = optimizer(self.model, options.optimizer)
-        self._seed = seed_of(self.recipe.config.seed, "teacher")
+        self._seed = seed_of(self.recipe.seed, "teacher")
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
@@ -61,7 +61,7 @@ class TeacherTraining:
     @classmethod
     def fresh(cls, recipe: Recipe, data: StudyData, device: torch.device) -> "TeacherTraining":
         """Before the first step; the weights follow from the recipe's seed."""
-        torch.manual_seed(seed_of(recipe.config.seed, "teacher", "weights"))
+        torch.manual_seed(seed_of(recipe.seed, "teacher", "weights"))
         return cls(recipe, data, device, 0, network(recipe, data, device))
 
     @classmethod
