@@ -25,7 +25,7 @@ from sweetspot.report.figures.spec import (
     Rule,
 )
 from sweetspot.report.result import StudyResult
-from sweetspot.study.pruner import Fit, seen
+from sweetspot.study.pruner import SIMILARITY_ENTROPY, LearnedRule, lessons_of, measurements_of
 from sweetspot.study.space import Point
 
 _MOST_ON_A_LINE = 120
@@ -34,7 +34,7 @@ _MOST_JOINED = 12
 _MOST_HOVERS = 300
 _GRID = 80
 _LEAST_FITTED = 6
-"""A quadratic goes through three points, whatever they say."""
+"""Lessons before a curve is drawn: fewer leave it anywhere."""
 _MEASURES: dict[str, tuple[str, Callable[[CurvePoint], float]]] = {
     "Similarity entropy, S": ("S, nats", lambda point: point.similarity_entropy),
     "Delivered similarity, M": ("M, nats", lambda point: point.delivered_similarity),
@@ -131,38 +131,42 @@ def _hover(curve: TeacherCurve, point: CurvePoint, label: str, value: float) -> 
 
 def _learned(result: StudyResult) -> tuple[Panel | None, list[Key], tuple[str, ...]]:
     """The panel, what stands in the legend, and a line about it; no panel before a trial is complete."""
-    trials = [t for t in result.trials if t.state == TrialState.COMPLETE]
-    entropies, values = seen(trials)
-    if not len(entropies):
+    trials = [t for t in result.trials if t.state == TrialState.COMPLETE and SIMILARITY_ENTROPY in measurements_of(t)]
+    if not trials:
         return None, [], ()
+    entropies = [measurements_of(t)[SIMILARITY_ENTROPY] for t in trials]
     layers: list[Layer] = []
     curve: list[Layer] = []
     keys: list[Key] = []
     rule = result.config.pruner
     is_ours = isinstance(rule, SimilarityEntropyRule)
     pruned = [s for t in result.trials if (s := _pruned_at(t)) is not None]
-    shown = [*values]
+    shown = [t.value or 0.0 for t in trials]
     words = ""
-    if len(entropies) >= _LEAST_FITTED and len(set(entropies)) > 3:
-        fit = Fit(entropies, values)
-        grid = np.linspace(entropies.min(), entropies.max(), _GRID)
-        expected, deviation = fit.at(grid)
-        low, high = 100 * (expected - 1.96 * deviation), 100 * (expected + 1.96 * deviation)
-        shown += [*expected]
+    lessons = lessons_of(trials)
+    if len(lessons) >= _LEAST_FITTED and len(set(entropies)) > 3:
+        margin = rule.margin if isinstance(rule, SimilarityEntropyRule) else 0.0
+        learned = [lesson.measurements[SIMILARITY_ENTROPY] for lesson in lessons]
+        # Without its ends: there stand points, of which more is known than of others with their S.
+        grid = np.linspace(min(learned), max(learned), _GRID + 2)[1:-1]
+        verdict = LearnedRule.of(lessons, (SIMILARITY_ENTROPY,)).judge(grid[:, None], margin)
+        half = 1.96 * verdict.deviation
+        low, high = 100 * (verdict.expected - half), 100 * (verdict.expected + half)
+        shown += [*verdict.expected]
         layers.append(Band(_floats(grid), _floats(low), _floats(high)))
-        curve.append(Line(_floats(grid), _floats(100 * expected), "accent", 2.2))
+        curve.append(Line(_floats(grid), _floats(100 * verdict.expected), "accent", 2.2))
         keys += [
-            Key("fitted quadratic", None, "accent", line="solid"),
-            Key("95 % of single trials", "swatch", "muted", is_faint=True),
+            Key("mean accuracy expected from S alone", None, "accent", line="solid"),
+            Key("95 % of points' mean accuracies", "swatch", "muted", is_faint=True),
         ]
         if isinstance(rule, SimilarityEntropyRule) and rule.learn:
-            if len(entropies) < rule.n_startup_trials:
-                words = f"the pruner learns from {rule.n_startup_trials} completed trials on; {len(entropies)} so far."
+            if len(lessons) < rule.n_startup_trials:
+                words = f"the pruner learns from {rule.n_startup_trials} completed trials on; {len(lessons)} so far."
             else:
-                regions = _regions(grid, [fit.chance(float(s), rule.margin) < rule.p for s in grid])
+                regions = _regions(grid, [chance < rule.p for chance in verdict.chance])
                 layers += [Region("x", *ends, "accent") for ends in regions]
                 wanted = f"to come within {100 * rule.margin:g} points of the best" if rule.margin else "to be the best"
-                words = f"the pruner prunes where the chance {wanted} is below {100 * rule.p:g} %."
+                words = f"the pruner prunes where the chance {wanted} is below {100 * rule.p:g} %; shaded by S alone."
                 if regions:
                     keys.append(Key("would be pruned", "swatch", "accent", is_faint=True))
     if not is_ours:
@@ -202,13 +206,13 @@ def _learned(result: StudyResult) -> tuple[Panel | None, list[Key], tuple[str, .
 
 
 def _marks(trials: Sequence[FrozenTrial], *, is_open: bool) -> Points:
-    entropies, values = seen(trials)
     hover: tuple[str, ...] = ()
     if len(trials) <= _MOST_HOVERS:
-        there = [t for t in trials if t.params.get("epochs") in t.intermediate_values]
-        hover = tuple(f"trial {t.number}: {Point.of(t.params)}\nstudent {100 * (t.value or 0.0):.2f} %" for t in there)
+        hover = tuple(f"trial {t.number}: {Point.of(t.params)}\nstudent {100 * (t.value or 0.0):.2f} %" for t in trials)
     size = 7 if len(trials) <= _MOST_HOVERS else 5
-    return Points(_floats(entropies), _floats(100 * values), "circle", "muted", size=size, is_open=is_open, hover=hover)
+    x = tuple(measurements_of(t)[SIMILARITY_ENTROPY] for t in trials)
+    y = tuple(100 * (t.value or 0.0) for t in trials)
+    return Points(x, y, "circle", "muted", size=size, is_open=is_open, hover=hover)
 
 
 def _pruned_at(trial: FrozenTrial) -> tuple[float, str] | None:
