@@ -1,0 +1,15 @@
+"""The arms of a confirmation, by name."""
+
+BEST = "best_point"
+"""The finalist: what the confirmation is about."""
+ALONE = "student_alone"
+SMOOTHED = "label_smoothing"
+ACCURATE = "most_accurate_teacher"
+BEST_T = "best_point_own_temperature"
+ACCURATE_T = "most_accurate_own_temperature"
+LONGEST = "longest_teacher"
+ECONOMY = "economy"
+YOURS = "your_teacher"
+"""The arm of a teacher that was trained elsewhere; of a second one, ``your_teacher_2``, and so on."""
+ARMS = (BEST, ALONE, SMOOTHED, ACCURATE, BEST_T, ACCURATE_T, LONGEST, ECONOMY)
+"""The arms that every confirmation may have, in their order."""

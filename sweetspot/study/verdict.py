@@ -1,0 +1,428 @@
+"""What a confirmation's comparisons allow to be said."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
+from sweetspot.study.inference import (
+    ERROR,
+    POWER,
+    Claim,
+    Interval,
+    Outcomes,
+    difference,
+    holm,
+    look_level,
+    seeds_needed,
+)
+
+Kind = Literal[
+    "confirmed for this point",
+    "confirmed for this teacher",
+    "no better",
+    "distillation does not help here",
+    "the most accurate teacher is the best point",
+    "temperature does it",
+    "undecided",
+]
+MUST_BEAT = (ALONE, SMOOTHED, ACCURATE, ACCURATE_T)
+"""What a finalist must beat, as far as it is there; the last with each at its own best temperature."""
+
+_NAMES = {
+    ALONE: "the student alone",
+    SMOOTHED: "the student with label smoothing",
+    ACCURATE: "the most accurate teacher",
+    BEST_T: "the best point at its own best temperature",
+    ACCURATE_T: "the most accurate teacher, each at its own best temperature",
+    LONGEST: "the longest-trained teacher",
+    ECONOMY: "the cheapest teacher that is as good",
+}
+_ENOUGH = {
+    SMOOTHED: "label smoothing is enough here",
+    ACCURATE: "training the teacher for accuracy is enough here",
+    ACCURATE_T: "training the teacher for accuracy is enough here",
+}
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """A finalist against the other arms, on the test split.
+
+    Attributes:
+        claim: what it is about.
+        gains: of the finalist over each other arm that has students; over `ACCURATE_T` at the finalist's own best
+            temperature.
+        teachers: fresh ones of each arm; 0 for "this teacher".
+        students: fresh ones of each teacher.
+        images: of the test split.
+        margin: the difference, a fraction, that does not matter.
+        look: which look at the test split this is, from 1.
+        same: the arms that are the finalist itself.
+        failed: the arms that could not be trained.
+        left_out: the arms that the study leaves out.
+        needed: of the arms that are undecided, the seeds (teachers, students of each) that would settle
+            `detectable`; None: no number would.
+        names: what people know teachers by that were trained elsewhere, of their arms.
+        economy_cost: the seconds to train the cheapest teacher, as a share of those of the finalist's.
+        lr_checked: whether other learning rates were tried.
+        was_exported: whether test accuracies of this data were written to a table.
+        finalist: what it is called.
+
+    Raises:
+        ValueError: a margin that is not a finite number of at least 0; teachers that do not go with the claim.
+    """
+
+    claim: Claim
+    gains: Mapping[str, Interval]
+    teachers: int
+    students: int
+    images: int
+    margin: float
+    look: int
+    same: frozenset[str] = frozenset()
+    failed: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+    needed: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    economy_cost: float | None = None
+    lr_checked: bool = False
+    was_exported: bool = False
+    finalist: str = "the best point"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.margin) and self.margin >= 0):
+            raise ValueError(f"the margin must be a finite number of at least 0, found {self.margin}")
+        if (self.claim == "this point") != (self.teachers > 0):
+            raise ValueError(f"a claim about {self.claim} with {self.teachers} fresh teachers")
+
+    @property
+    def rivals(self) -> list[str]:
+        """The arms that the finalist must beat, and was compared with."""
+        return [arm for arm in MUST_BEAT if arm in self.gains and arm not in self.same]
+
+    @property
+    def missing(self) -> list[str]:
+        """The arms without which there is no verdict, and that it was not compared with."""
+        return [arm for arm in (ALONE, ACCURATE) if arm not in self.gains and arm not in self.same]
+
+    @property
+    def p_value(self) -> float:
+        """Of "there is an arm that the finalist is not better than", the largest of its rivals' (Berger 1982)."""
+        if self.missing or ACCURATE in self.same:
+            return 1.0
+        return max(self.gains[arm].p_above() for arm in self.rivals)
+
+    def detectable(self, arm: str) -> float:
+        """The difference from an arm that is worth settling: the larger of the margin and of the one observed."""
+        return max(self.margin, abs(self.gains[arm].mean))
+
+
+def gains_of(outcomes: Mapping[str, Outcomes]) -> dict[str, Interval]:
+    """The gains of `BEST` over each other arm; over `ACCURATE_T` those of `BEST_T`, where both are there."""
+    return {
+        arm: difference(outcomes[BEST_T if arm == ACCURATE_T else BEST], other)
+        for arm, other in outcomes.items()
+        if arm != BEST and (arm != ACCURATE_T or BEST_T in outcomes)
+    }
+
+
+def needed_of(
+    outcomes: Mapping[str, Outcomes], comparisons: Comparisons, finalists: int = 1
+) -> dict[str, tuple[int, int] | None]:
+    """The seeds that would settle what is undecided, at the level of the next look, shared by so many finalists."""
+    now, then = (look_level(look) / finalists for look in (comparisons.look, comparisons.look + 1))
+    found = {}
+    for arm in comparisons.rivals:
+        gain = comparisons.gains[arm]
+        if not _beats(gain, now) and not _too_small(gain, comparisons.margin, now):
+            found[arm] = seeds_needed(
+                outcomes[BEST_T if arm == ACCURATE_T else BEST],
+                outcomes[arm],
+                detectable=comparisons.detectable(arm),
+                claim=comparisons.claim,
+                level=then,
+            )
+    return found
+
+
+# -- the verdict ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a confirmation has shown: True, False or None (undecided), and the same in plain words."""
+
+    kind: Kind
+    confirmed: bool | None
+    words: str
+
+
+def verdict(comparisons: Comparisons) -> Verdict:
+    """What one finalist's comparisons show; see `verdicts`."""
+    return verdicts([comparisons])[0]
+
+
+def verdicts(finalists: Sequence[Comparisons]) -> list[Verdict]:
+    """What the comparisons of one or more finalists at one look show.
+
+    A finalist is confirmed when it is better than each of `MUST_BEAT` that is there, at the error of this look; of
+    several finalists after Holm's correction. Otherwise it is no better than an arm where the upper bound of its gain
+    is under the margin, at the same error, shared by the finalists. Otherwise nothing is decided. The gains over the
+    longest-trained teacher, the user's own and the cheapest are told, and decide nothing.
+
+    Raises:
+        ValueError: finalists of different looks.
+    """
+    if len({each.look for each in finalists}) > 1:
+        raise ValueError("finalists of one confirmation are judged at one look")
+    if not finalists:
+        return []
+    level, count = look_level(finalists[0].look), len(finalists)
+    rejected = holm([each.p_value for each in finalists], level)
+    return [_judged(each, is_better, level / count, count) for each, is_better in zip(finalists, rejected, strict=True)]
+
+
+def _judged(found: Comparisons, is_better: bool, level: float, finalists: int) -> Verdict:
+    confirmed, kind, words = _decided(found, is_better, level)
+    said = words if kind == "no better" else f"{kind}: {words}"
+    return Verdict(
+        kind, confirmed, " ".join([f"{said}.", *_told(found), _scope(found), *_reservations(found, finalists)])
+    )
+
+
+def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | None, Kind, str]:
+    if is_better:
+        about: Kind = "confirmed for this point" if found.claim == "this point" else "confirmed for this teacher"
+        return True, about, _confirmed(found)
+    small = [arm for arm in found.rivals if _too_small(found.gains[arm], found.margin, level)]
+    if ALONE in small:
+        return False, "distillation does not help here", _no_help(found)
+    if found.missing:
+        return None, "undecided", f"{found.finalist} was not compared with {_and([_NAMES[a] for a in found.missing])}"
+    if SMOOTHED in small:
+        return False, "no better", _no_better(found, SMOOTHED, level)
+    if ACCURATE in found.same:
+        return False, "the most accurate teacher is the best point", _enough(found, ACCURATE, level)
+    if ACCURATE in small:
+        return False, "no better", _no_better(found, ACCURATE, level)
+    if ACCURATE_T in small and _beats(found.gains[ACCURATE], level):
+        return False, "temperature does it", _temperature(found, level)
+    if ACCURATE_T in small:
+        return False, "no better", _no_better(found, ACCURATE_T, level)
+    return None, "undecided", _undecided(found, level)
+
+
+def _beats(gain: Interval, level: float) -> bool:
+    return gain.p_above() < level
+
+
+def _too_small(gain: Interval, margin: float, level: float) -> bool:
+    upper = gain.upper(level)
+    return upper < margin or upper <= 0  # of an arm that ties with itself, at margin 0
+
+
+def _confirmed(found: Comparisons) -> str:
+    gained = [f"{_gain(found.gains[arm])} over {_NAMES[arm]} {_at_least(found.gains[arm])}" for arm in found.rivals]
+    words = f"{found.finalist} gains {_and(gained)}"
+    if any(found.gains[arm].upper_one_sided < found.margin for arm in found.rivals):
+        words += f", though not by the margin of {_points(found.margin)} points"
+    return words
+
+
+def _no_help(found: Comparisons) -> str:
+    alone = found.gains[ALONE]
+    hurts = "it hurts, for " if alone.upper_one_sided < 0 else ""
+    return f"{hurts}{found.finalist}'s gain over the student alone is {_gain(alone)} {_at_most(alone, found.margin)}"
+
+
+def _no_better(found: Comparisons, arm: str, level: float) -> str:
+    gain = found.gains[arm]
+    return (
+        f"no better than {_NAMES[arm]}: {found.finalist}'s gain over it is {_gain(gain)} "
+        f"{_at_most(gain, found.margin)}; {_enough(found, arm, level)}"
+    )
+
+
+def _temperature(found: Comparisons, level: float) -> str:
+    fixed, own = found.gains[ACCURATE], found.gains[ACCURATE_T]
+    return (
+        f"{found.finalist} gains {_gain(fixed)} over the most accurate teacher at this temperature {_at_least(fixed)}, "
+        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}; "
+        f"{_enough(found, ACCURATE, level)}"
+    )
+
+
+def _enough(found: Comparisons, arm: str, level: float) -> str:
+    """What is left to say of distillation when it is no better than an arm."""
+    alone, enough = found.gains[ALONE], _ENOUGH[arm]
+    if _beats(alone, level):
+        helps = "what is taught helps" if arm == SMOOTHED else "distillation helps"
+        return f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone)}, and {enough}"
+    return (
+        f"{enough}, but whether distillation helps is undecided, at {_gain(alone)} over the student alone "
+        f"{_between(alone)}, which more [confirm] seeds would narrow"
+    )
+
+
+def _undecided(found: Comparisons, level: float) -> str:
+    standing = [_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals]
+    plans = {arm: plan for arm, plan in found.needed.items() if plan is not None}
+    hopeless = [arm for arm, plan in found.needed.items() if plan is None]
+    if hopeless:
+        what = _difference(found, min(hopeless, key=found.detectable))
+        would = f"a test split of {found.images:,} images is too small to settle {what}, whatever the seeds"
+    elif plans:
+        arm = max(plans, key=lambda arm: max(1, plans[arm][0]) * plans[arm][1])
+        what, chance = _difference(found, arm), f"{100 * POWER:g} %"
+        would = f"about {_more(found, *plans[arm])} would settle {what} with a chance of {chance}"
+    else:
+        would = "more [confirm] seeds would narrow it"
+    return f"{would}; {found.finalist} {_and(standing, comma=',')}"
+
+
+def _difference(found: Comparisons, arm: str) -> str:
+    return f"a difference of {_points(found.detectable(arm))} points from {_NAMES[arm]}"
+
+
+def _more(found: Comparisons, teachers: int, students: int) -> str:
+    """How many more seeds there are in a plan of so many ``[confirm] teachers`` and ``seeds``."""
+    teachers, students = teachers - found.teachers, students - found.students
+    if found.claim == "this teacher":
+        return f"{students:,} more student seeds" if students != 1 else "1 more student seed"
+    fresh = f"{teachers:,} more teacher seed{'s' * (teachers != 1)}"
+    each = f"{students:,} more student seed{'s' * (students != 1)} for each teacher"
+    return " and ".join([fresh] * (teachers > 0) + [each] * (students > 0))
+
+
+def _standing(arm: str, gain: Interval, level: float) -> str:
+    known = "is better than" if _beats(gain, level) else "is not known to be better than"
+    return f"{known} {arm}, by {_gain(gain)} {_between(gain)}"
+
+
+# -- what is told with it ---------------------------------------------------------------------------------------------
+
+
+def _told(found: Comparisons) -> Iterator[str]:
+    gains = found.gains
+    if LONGEST in found.same:
+        yield f"{_capital(found.finalist)} is the longest-trained teacher."
+    elif LONGEST in gains:
+        yield f"Its gain over the longest-trained teacher is {_gain(gains[LONGEST])} {_between(gains[LONGEST])}."
+    for arm in gains:
+        if arm.startswith(YOURS):
+            yield f"Its gain over {_called(found, arm)} is {_gain(gains[arm])} {_between(gains[arm])}."
+    if ECONOMY in gains and ECONOMY not in found.same and found.economy_cost is not None:
+        yield f"{_capital(economy_words(-gains[ECONOMY], found.margin, found.economy_cost).words)}."
+    for arm in found.failed:
+        yield f"{_capital(_called(found, arm))} could not {'teach' if arm.startswith(YOURS) else 'be trained'}."
+    if found.left_out:
+        yield f"Left out: {', '.join(_called(found, arm) for arm in found.left_out)}."
+
+
+def _scope(found: Comparisons) -> str:
+    """What the verdict is about, and what it is not."""
+    under = [] if ACCURATE_T in found.rivals else ["at this temperature"]
+    under += [] if found.lr_checked else ["under this learning-rate rule"]
+    conditions = f", {' and '.join(under)}" if under else ""
+    if found.claim == "this teacher":
+        return (
+            f"This is about the exported snapshot and fresh students only ({found.students} of them), not about the "
+            f"point in general{conditions}."
+        )
+    return f"This is about fresh teachers of the point ({found.teachers} x {found.students} students){conditions}."
+
+
+def _reservations(found: Comparisons, finalists: int) -> Iterator[str]:
+    shared = f", shared by {finalists} finalists" if finalists > 1 else ""
+    yield (
+        f"Decided with an error of {100 * look_level(found.look):.3g} %{shared}, as look {found.look} may have: all "
+        f"looks together err in at most {100 * ERROR:g} %."
+    )
+    if found.was_exported:
+        yield "Test accuracies of this data were exported to a table: its test split is not unseen."
+
+
+@dataclass(frozen=True)
+class Economy:
+    """Whether a cheaper teacher is as good as the best point: True, False or None (undecided), and in words."""
+
+    confirmed: bool | None
+    words: str
+
+
+def economy_words(gain_of_economy_over_best: Interval, margin: float, cost_ratio: float) -> Economy:
+    """Whether the cheapest teacher is not worse than the best point by more than the margin, with 95 % confidence.
+
+    Non-inferiority: it is as good where the one-sided lower bound of its gain is above ``-margin``, not as good where
+    the upper bound is below it.
+
+    Args:
+        cost_ratio: the seconds to train it, as a share of those of the best point's teacher.
+    """
+    gain, cost = gain_of_economy_over_best, f"{_share(cost_ratio)} of the teacher's training"
+    matters = f"where a loss of {_points(margin)} does not matter"
+    if gain.lower_one_sided > -margin:
+        bound = f"at least {_signed(gain.lower_one_sided)} with 95 % confidence, {matters}"
+        return Economy(True, f"the cheapest teacher is as good, at {cost}: {_gain(gain)} ({bound})")
+    if gain.upper_one_sided < -margin:
+        bound = f"at most {_signed(gain.upper_one_sided)} with 95 % confidence, {matters}"
+        return Economy(False, f"the cheapest teacher is not as good, at {cost}: {_gain(gain)} ({bound})")
+    open_words = f"whether the cheapest teacher is as good, at {cost}, is undecided: {_gain(gain)}"
+    return Economy(None, f"{open_words} {_between(gain)}, {matters}")
+
+
+def _share(ratio: float) -> str:
+    """A share as people say it, like "1/3"; with "about" where it is not nearly that."""
+    if ratio > 0.95:
+        return f"{100 * ratio:.0f} %"
+    simple = [(top, bottom) for bottom in range(2, 11) for top in range(1, bottom)]
+    small = [(1, bottom) for bottom in range(11, 101)]
+    top, bottom = min(simple + small, key=lambda share: abs(share[0] / share[1] - ratio))
+    return f"{'' if abs(top / bottom - ratio) < 0.03 * ratio else 'about '}{top}/{bottom}"
+
+
+# -- phrases ----------------------------------------------------------------------------------------------------------
+
+
+def _called(found: Comparisons, arm: str) -> str:
+    if arm.startswith(YOURS):
+        return f"your teacher {found.names.get(arm, '')}".rstrip()
+    return _NAMES.get(arm, arm.replace("_", " "))
+
+
+def _and(parts: Sequence[str], comma: str = "") -> str:
+    *most, last = parts
+    return f"{', '.join(most)}{comma} and {last}" if most else last
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def _gain(gain: Interval) -> str:
+    return f"{_signed(gain.mean)} points"
+
+
+def _signed(fraction: float) -> str:
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}"  # adding 0.0 makes a rounded -0.0 positive
+
+
+def _at_least(gain: Interval) -> str:
+    return f"(at least {_signed(gain.lower_one_sided)} with 95 % confidence)"
+
+
+def _at_most(gain: Interval, margin: float) -> str:
+    return (
+        f"(at most {_signed(gain.upper_one_sided)} with 95 % confidence, "
+        f"where less than {_points(margin)} does not matter)"
+    )
+
+
+def _between(gain: Interval) -> str:
+    return f"(95 % interval {_signed(gain.low)} to {_signed(gain.high)})"
