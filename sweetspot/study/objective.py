@@ -1,7 +1,7 @@
 """The objective: bring a teacher to a point, measure its response, distill students, return their accuracy."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from optuna.trial import TrialState
 from sweetspot.config import StudyConfig
 from sweetspot.store import TRUNK, LostLeaseError, Measurement, Probe, Store, Student
 from sweetspot.study.findings import Findings
+from sweetspot.study.racing import Race
+from sweetspot.study.ranking import accuracies_of, rivals
 from sweetspot.study.search import OUT_OF_MEMORY
-from sweetspot.study.space import Point, suggest
+from sweetspot.study.space import TEACHER_SEED, Point, distributions, suggest
 from sweetspot.study.visit import Visit, recipe_at
 from sweetspot.study.workplace import Workplace, open_workplace, resolved
 from sweetspot.study_file import Draft, find
@@ -59,6 +61,7 @@ class Objective:
         if isinstance(config, str):
             config = Draft.read(find(config)).config()
         self.config = resolved(config, devices(device)[0])
+        self._race = Race.of(self.config)
         self.workplace = workplace or open_workplace(
             self.config, study="", storage=storage, artifacts=artifacts, data=data, device=device
         )
@@ -91,15 +94,16 @@ class Objective:
 
         def on_rung(epoch: int, measurement: Measurement) -> None:
             rungs.append(measurement)
+            if epoch == point.epochs:
+                _describe_teacher(trial, visit)  # before the pruner is asked, which may look at more than is reported
             _report(trial, epoch, measurement)
 
         fits = False
         try:
             with memory_errors():
                 visit.train_teacher(on_rung)
-                _describe_teacher(trial, visit)
                 fits = True
-                return visit.train_students("search", range(self._wanted(trial, point)))
+                return self._students(trial, point, visit)
         except DivergedError as error:
             raise _infeasible(trial, f"{error} ({point})") from None
         except OutOfMemoryError as error:
@@ -147,11 +151,29 @@ class Objective:
         except Exception as error:
             _log.warning("trial %d has no note: %s: %s", trial.number, type(error).__name__, error)
 
-    def _wanted(self, trial: optuna.Trial, point: Point) -> int:
-        """Students this visit asks for: ``replicates.max`` more than the completed visits to the point have had."""
-        finished = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        visits = sum(t.params == point.params for t in finished)
-        return self.config.student.replicates.max * (visits + 1)
+    def _students(self, trial: optuna.Trial, point: Point, visit: Visit) -> list[Student]:
+        """As many as the point earns in its race; for a point that was visited, ``replicates.max`` more than it had."""
+        most = self.config.student.replicates.max
+        first = int(dict(point.others).get(TEACHER_SEED, 0)) * most  # the students of each teacher are fresh ones
+        names = distributions(self.config).keys()
+        visits: dict[Point, int] = {}
+        for t in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if names <= t.params.keys():
+                visited = Point.of({name: t.params[name] for name in names})
+                had = len(t.user_attrs.get("replicate_accuracies", ()))
+                visits[visited] = max(had, visits.get(visited, 0))
+        if point in visits:
+            return visit.train_students("search", range(first, first + visits[point] + most))
+        students: list[Student] = []
+        while (count := self._wanted(point, visits)) > len(students):
+            students = visit.train_students("search", range(first, first + count))
+        return students
+
+    def _wanted(self, point: Point, visited: Iterable[Point]) -> int:
+        """The students that ``point`` should have by now, in its race with those it may have to beat."""
+        data = self.workplace.data
+        points = rivals(self.config, point, visited, data.train_images)
+        return self._race.wanted(accuracies_of(self.workplace.store, self.config, data.hash, points), point)
 
 
 def _report(trial: optuna.Trial, epoch: int, measurement: Measurement) -> None:
@@ -178,7 +200,7 @@ def _describe_teacher(trial: optuna.Trial, visit: Visit) -> None:
     views = measured["train"].values
     trial.set_user_attr("steps", visit.steps)
     trial.set_user_attr("teacher_accuracy", measured["validation"].values["accuracy"])
-    for name in ("similarity_entropy", "similarity_information", "delivered_similarity"):
+    for name in ("similarity_entropy", "similarity_information", "delivered_similarity", "non_target_mass"):
         trial.set_user_attr(name, views[name])
 
 

@@ -8,12 +8,12 @@ from tiny_study import tiny_config
 
 import sweetspot
 from sweetspot.config import StudyConfig
-from sweetspot.store import LostLeaseError
+from sweetspot.store import LostLeaseError, Student
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.study.findings import Findings
 from sweetspot.study.objective import Objective
 from sweetspot.study.sampler import Taken
-from sweetspot.study.space import Point
+from sweetspot.study.space import TEACHER_SEED, Point, distributions
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
 from sweetspot.training.engine import memory_errors
@@ -71,6 +71,103 @@ def test_asking_for_a_point_again_buys_it_more_replicates(workplace: Workplace) 
     first, second = (t.user_attrs["replicate_accuracies"] for t in study.trials)
     assert len(second) == 4
     assert second[:2] == first
+
+
+# -- racing -----------------------------------------------------------------------------------------------------------
+
+SPREAD = (-0.004, -0.002, 0.002, 0.004)
+RACING = {"student__replicates": {"min": 1, "max": 4}}
+
+
+def visited(workplace: Workplace, config: StudyConfig, accuracies: dict[Point, float]) -> optuna.Study:
+    """A study that has been at points where students scatter closely about these accuracies."""
+    study = optuna.create_study(direction="maximize")
+    for point, accuracy in accuracies.items():
+        for replicate, apart in enumerate(SPREAD):
+            student = Student(
+                distillation_at(config, workplace.data.hash, point).hash,
+                "search", replicate, "tiny", accuracy + apart, {}, 1.0, "",
+            )  # fmt: skip
+            workplace.store.students.add(student)
+        attrs = {"replicate_accuracies": [accuracy + apart for apart in SPREAD]}
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=accuracy, params=point.params, distributions=distributions(config), user_attrs=attrs
+            )
+        )
+    return study
+
+
+def replicates(trial: optuna.trial.FrozenTrial) -> int:
+    return len(trial.user_attrs["replicate_accuracies"])
+
+
+def test_a_point_earns_students_only_while_it_may_be_the_best(workplace: Workplace) -> None:
+    config = tiny_config(**RACING)
+    study = visited(workplace, config, {Point(64, 1): 0.99, Point(64, 2): 0.99})
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 1
+    # Asking for it again buys it more, whatever became of its race.
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 5
+    assert study.trials[-1].user_attrs["student_epochs"] == 8
+
+
+def test_a_point_that_may_be_the_best_gets_all_students(workplace: Workplace) -> None:
+    config = tiny_config(**RACING)
+    study = visited(workplace, config, {Point(64, 1): 0.01, Point(64, 2): 0.01})
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 4
+
+
+def test_under_trained_points_need_not_be_beaten(workplace: Workplace) -> None:
+    config = tiny_config(**RACING, search__min_steps=20)  # 17 steps an epoch at batch size 64, 8 at 128
+    study = visited(workplace, config, {Point(64, 1): 0.99, Point(128, 2): 0.99, Point(64, 2): 0.01, Point(64, 3): 0.0})
+    run(config, workplace, Point(128, 3), study=study)
+    assert replicates(study.trials[-1]) == 4
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 1
+
+
+def test_trials_of_anything_else_are_nobodys_rivals(workplace: Workplace) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert replicates(run(tiny_config(), workplace, Point(64, 1), study=study).trials[-1]) == 2
+
+
+def test_the_students_of_each_teacher_of_a_table_are_fresh_ones(workplace: Workplace) -> None:
+    config = tiny_config(search__teacher={"seeds": 2}, student__replicates={"min": 1, "max": 2}, search__sampler="grid")
+    points = [Point(64, 1, ((TEACHER_SEED, seed),)) for seed in (0, 1)]
+    study = run(config, workplace, *points)
+    assert [replicates(t) for t in study.trials] == [2, 2]
+    rows = [
+        workplace.store.students.of([distillation_at(config, workplace.data.hash, p).hash], "search") for p in points
+    ]
+    assert [[s.replicate for students in found.values() for s in students] for found in rows] == [[0, 1], [2, 3]]
+
+
+# -- pruning ----------------------------------------------------------------------------------------------------------
+
+
+class Asked(optuna.pruners.BasePruner):
+    """Notes what is known of a trial whenever it is asked about it."""
+
+    def __init__(self) -> None:
+        self.known: list[set[str]] = []
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        self.known.append(set(trial.user_attrs))
+        return False
+
+
+def test_at_a_trials_own_epoch_the_pruner_knows_all_that_was_measured_of_its_teacher(workplace: Workplace) -> None:
+    pruner = Asked()
+    run(tiny_config(), workplace, Point(64, 2), study=optuna.create_study(direction="maximize", pruner=pruner))
+    measured = {"teacher_accuracy", "similarity_entropy", "similarity_information", "delivered_similarity",
+                "non_target_mass", "steps"}  # fmt: skip
+    before, at_its_own = pruner.known
+    assert not before & measured
+    assert measured <= at_its_own
 
 
 def test_a_pruned_trial_pays_for_no_student_and_has_no_value(workplace: Workplace) -> None:
