@@ -14,6 +14,7 @@ TINY = {
     "student.epochs": 2,
     "student.replicates": {"min": 2, "max": 2},
     "confirm.seeds": 2,
+    "confirm.arms": ["student_alone", "most_accurate_teacher", "longest_teacher", "your_teacher"],
     "pruner": {"name": "none"},
 }
 

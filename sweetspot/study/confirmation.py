@@ -1,85 +1,119 @@
-"""Confirmation: the best point against its baselines, with fresh students, on the test split."""
+"""Confirmation: the best point against its rivals, with fresh students, on the test split; and what it needs before."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweetspot.config import canonical_json
-from sweetspot.data.seeding import seed_of
 from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.errors import RunError, UserError
 from sweetspot.store import Store, StudyRecord
 from sweetspot.student.distillation import correctness
-from sweetspot.study.inference import Interval, Verdict, two_way_bootstrap, verdict
-from sweetspot.study.lost import withdraw
-from sweetspot.study.ranking import most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, is_given_back, load, open_study
-from sweetspot.study.space import AnyPoint, ExternalPoint, Point, point_of
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
+from sweetspot.study.choices import at_temperatures, cheapest, choice_tasks, chosen, lr_rivals, lr_tasks, smoothings
+from sweetspot.study.inference import Claim, Outcomes
+from sweetspot.study.ranking import Ranked, leaders, most_accurate_teacher, ranking
+from sweetspot.study.search import CONFIRM, METRIC, TASK, load, open_study
+from sweetspot.study.space import TEACHER_SEED, Alone, ExternalPoint, Point, Source, source_of
+from sweetspot.study.tasks import MOST_TASKS, TASK_NUMBER, Task, open_tasks, queue, untried, why_failed
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
 
-BEST, ALONE, ACCURATE, LONGEST = "best_point", "student_alone", "most_accurate_teacher", "longest_teacher"
-YOURS = "your_teacher"
-"""The arm of a teacher that was trained elsewhere; of a second one, ``your_teacher_2``, and so on."""
-ARMS = (BEST, ALONE, ACCURATE, LONGEST)
-"""The arms of every confirmation."""
 NEEDED = (BEST, ALONE, ACCURATE)
 """Without these there is no verdict; the others may fail."""
-ARM = "arm_index"
-"""The parameter of a confirmation's trial: which of its plan's arms it runs."""
-_MOST_ARMS = 1000
-_TRIES = 3
+FINALIST = "finalist"
+"""What the arms of the finalists after the best point begin with: ``finalist_2``, and so on."""
+LEADER = "leader"
+"""What the tasks are for that bring a search's leaders to ``replicates.max`` students."""
+TABLE_SMOOTHING = 0.1
+"""The label smoothing of a table's baseline."""
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a confirmation compares, fixed before it begins.
+    """What a confirmation compares, fixed before it looks.
 
     Attributes:
-        points: of each arm, in order; None: the student alone.
-        seeds: fresh student seeds, the same in every arm.
+        arms: what the students of each learn from, in order.
+        teachers: fresh teachers of each arm; 0: the ones that the search has trained.
+        seeds: fresh student seeds per teacher.
+        look: how many plans of this study have looked at the test split, with this one.
         looks: how many looks the test split has had with this one, by all studies on the same data in the database.
         test_hash: of the test split's content.
     """
 
-    points: Mapping[str, AnyPoint | None]
+    arms: Mapping[str, Source]
+    teachers: int
     seeds: int
+    look: int
     looks: int
     test_hash: str
 
     @property
-    def distinct(self) -> dict[str, AnyPoint | None]:
-        """The arms that run: one that is two arms runs once, under its first name."""
-        found: dict[str, AnyPoint | None] = {}
-        for arm, point in self.points.items():
-            if point not in found.values():
-                found[arm] = point
-        return found
+    def claim(self) -> Claim:
+        return "this point" if self.teachers else "this teacher"
 
-    def arm_of(self, params: Mapping[str, Any]) -> str:
-        """The arm that a trial with these parameters runs."""
-        index: int = params[ARM]
-        return list(self.points)[index]
+    @property
+    def best(self) -> Point:
+        best = self.arms[BEST]
+        assert isinstance(best, Point)
+        return best
+
+    def same_as_best(self, arm: str) -> bool:
+        """Whether another arm is the best point's."""
+        return arm != BEST and self.arms[arm] == self.arms[BEST]
+
+    def tasks(self, arm: str, seed: int) -> list[Task]:
+        """What an arm needs, a task for each teacher.
+
+        Args:
+            seed: of the teachers that the search has trained.
+        """
+        source = self.arms[arm]
+        if not self.teachers:
+            return [Task(arm, source, "confirm", 0, self.seeds, self.test_hash)]
+        fresh = [
+            source.having(**{TEACHER_SEED: seed + 1 + teacher}) if isinstance(source, Point) else source
+            for teacher in range(self.teachers)
+        ]
+        return [Task(arm, s, "confirm", i * self.seeds, self.seeds, self.test_hash) for i, s in enumerate(fresh)]
+
+    def all_tasks(self, seed: int) -> list[Task]:
+        return [task for arm in self.arms for task in self.tasks(arm, seed)]
+
+    def is_like(self, other: "Plan") -> bool:
+        """Whether both compare the same, whatever the looks."""
+        return replace(self, look=0, looks=0) == replace(other, look=0, looks=0)
 
     def to_json(self) -> str:
-        points = [[arm, point.params if point else None] for arm, point in self.points.items()]
-        return canonical_json({"points": points, "seeds": self.seeds, "looks": self.looks, "test": self.test_hash})
+        return canonical_json(
+            {
+                "format": _FORMAT,
+                "arms": [[arm, source.params] for arm, source in self.arms.items()],
+                "teachers": self.teachers,
+                "seeds": self.seeds,
+                "look": self.look,
+                "looks": self.looks,
+                "test": self.test_hash,
+            }
+        )
 
     @classmethod
-    def from_json(cls, text: str) -> "Plan":
+    def from_json(cls, text: str) -> "Plan | None":
+        """None for a plan of an earlier version: it is to be made anew."""
         values = json.loads(text)
-        pairs = values["points"]
-        if isinstance(pairs, dict):  # as plans were written before they could have further arms
-            pairs = [(arm, pairs[arm]) for arm in ARMS]
-        points = {arm: point_of(params) if params else None for arm, params in pairs}
-        return cls(points, values["seeds"], values["looks"], values["test"])
+        if values.get("format") != _FORMAT:
+            return None
+        arms = {arm: source_of(params) for arm, params in values["arms"]}
+        return cls(arms, values["teachers"], values["seeds"], values["look"], values["looks"], values["test"])
 
 
 def current_plan(store: Store, name: str) -> Plan | None:
@@ -90,110 +124,152 @@ def current_plan(store: Store, name: str) -> Plan | None:
     return Plan.from_json(text) if text else None
 
 
-def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
-    """Plan the confirmation of a search that has ended, and queue its arms. Only under the study's claim.
+# -- planning ---------------------------------------------------------------------------------------------------------
 
-    Arms that failed are queued again, a few times at most.
+
+def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
+    """Queue what comes next once the search has ended. Only under the study's claim.
+
+    First its leaders get all their students, then what is chosen on validation is chosen, and then the arms look at the
+    test split. Tasks that failed are queued again, a few times at most.
 
     Returns:
-        Whether there is a confirmation; False without seeds for it, or without a point to confirm.
+        Whether there is anything to be done, by this worker or by others.
     """
-    study = load(store, record.name)
-    trials = study.get_trials(deepcopy=False)
-    train_images = study.user_attrs["train_images"]
-    best = _to_confirm(store, record, study, trials)
-    if best is None:
+    standing = _Standing(store, record)
+    if preparing := standing.preparing():
+        return queue(store, record, preparing)
+    arms = standing.arms()
+    if not arms:
         return False
-    longest = Point(best.batch_size, record.config.search.ladder[-1], best.others)
-    accurate = most_accurate_teacher(store, record, trials, train_images, best)
-    points: dict[str, AnyPoint | None]
-    points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest, **_external(store, record, best)}
-    plan, seeds, test_hash = current_plan(store, record.name), record.config.confirm.seeds, data.test_hash()
-    if plan is None or (plan.points, plan.seeds, plan.test_hash) != (points, seeds, test_hash):
-        looks = store.studies.count_test_look(record.name)
-        _queue(store, record.name, Plan(points, seeds, looks, test_hash))
+    confirm, there = record.config.confirm, current_plan(store, record.name)
+    plan = Plan(arms, confirm.teachers, confirm.seeds, there.look + 1 if there else 1, 0, data.test_hash())
+    if there is not None and there.is_like(plan):
+        plan = there
     else:
-        _queue_failed_again(store, record.name, plan)
-    return True
-
-
-def _external(store: Store, record: StudyRecord, best: Point) -> dict[str, ExternalPoint]:
-    """The arms of the teachers that were trained elsewhere for this data; their students as those of ``best``."""
-    students = tuple((k, v) for k, v in best.others if k.startswith("student."))
-    teachers = store.external_teachers.of_data(record.data_hash)
-    return {
-        YOURS + (f"_{i + 1}" if i else ""): ExternalPoint(t.weights, t.model, t.name, t.epochs, students)
-        for i, t in enumerate(teachers)
-    }
+        plan = replace(plan, looks=store.studies.count_test_look(record.name))
+        open_study(store, record.name + CONFIRM, METRIC).set_user_attr("plan", plan.to_json())
+    return queue(store, record, plan.all_tasks(record.config.teacher.seed))
 
 
 def is_unplanned(store: Store, record: StudyRecord) -> bool:
-    """Whether a search that has ended is to be confirmed, and nobody has planned it: whoever was about to has died."""
-    study = load(store, record.name)
-    trials = study.get_trials(deepcopy=False)
-    return current_plan(store, record.name) is None and _to_confirm(store, record, study, trials) is not None
+    """Whether a search that has ended has tasks to come that nobody has queued: whoever was about to has died."""
+    standing = _Standing(store, record)
+    if preparing := standing.preparing():
+        return bool(untried(store, record, preparing))
+    there, arms, confirm = current_plan(store, record.name), standing.arms(), record.config.confirm
+    if there is None or not arms:
+        return bool(arms)
+    return not there.is_like(replace(there, arms=arms, teachers=confirm.teachers, seeds=confirm.seeds))
 
 
-def _to_confirm(store: Store, record: StudyRecord, study: optuna.Study, trials: list[FrozenTrial]) -> Point | None:
-    """The best point; None if there is none that may be confirmed, or no confirmation is wanted."""
-    if record.config.confirm.seeds == 0:
-        return None
-    ranked = ranking(store, record, trials, study.user_attrs["train_images"])
-    return ranked[0].point if ranked and not ranked[0].is_under_trained else None
+def is_current(store: Store, record: StudyRecord, plan: Plan) -> bool:
+    """Whether a confirmation of the search as it stands would compare what ``plan`` does."""
+    return dict(_Standing(store, record).arms()) == dict(plan.arms)
 
 
-def _queue(store: Store, name: str, plan: Plan) -> None:
-    study = open_study(store, name + CONFIRM, "test accuracy")
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        withdraw(study, trial)
-    text = plan.to_json()
-    for arm in plan.distinct:
-        _enqueue(study, plan, arm)
-    study.set_user_attr("plan", text)
+class _Standing:
+    """What a search has found, and what its confirmation needs.
+
+    Raises nothing for a search that has found nothing: it needs nothing.
+    """
+
+    def __init__(self, store: Store, record: StudyRecord) -> None:
+        self._store = store
+        self._record = record
+        self._config = record.config
+        study = load(store, record.name)
+        self._trials = study.get_trials(deepcopy=False)
+        self._images = study.user_attrs.get("train_images", 0)
+
+    @cached_property
+    def _ranked(self) -> list[Ranked]:
+        return ranking(self._store, self._record, self._trials, self._images) if self._images else []
+
+    @cached_property
+    def _best(self) -> Point | None:
+        """The point to confirm; None if there is none that may be confirmed, or no confirmation is wanted."""
+        if self._config.confirm.seeds == 0 or self._is_table or not self._ranked:
+            return None
+        return None if self._ranked[0].is_under_trained else self._ranked[0].point
+
+    @property
+    def _is_table(self) -> bool:
+        return self._config.search.teacher.seeds is not None
+
+    @cached_property
+    def _accurate(self) -> Point:
+        assert self._best is not None
+        return most_accurate_teacher(self._store, self._record, self._trials, self._images, self._best)
+
+    def preparing(self) -> list[Task]:
+        """The tasks of the first stage before the confirmation that is not done; empty when all are."""
+        for stage in (self._baselines, self._leaders, self._choices):
+            tasks = stage()
+            if tasks and open_tasks(self._store, self._record, tasks):
+                return tasks
+        return []
+
+    def _baselines(self) -> list[Task]:
+        """Of a table: the students of labels alone, as many as each point has with all of its teachers."""
+        if not self._is_table or not self._ranked:
+            return []
+        teachers, each = self._config.search.teacher.seeds or 1, self._config.student.replicates.max
+        sources = (Alone(), Alone(TABLE_SMOOTHING))
+        return [Task(ALONE, s, "search", t * each, each) for s in sources for t in range(teachers)]
+
+    def _leaders(self) -> list[Task]:
+        if self._is_table or not self._ranked:
+            return []
+        most = self._config.student.replicates.max
+        points = leaders(self._store, self._record, self._trials, self._images)
+        return [Task(LEADER, point, "search", 0, most) for point in points]
+
+    def _choices(self) -> list[Task]:
+        if self._best is None:
+            return []
+        rivals = lr_rivals(self._record, self._ranked)
+        checks = lr_tasks(self._config, rivals) if rivals else []
+        return choice_tasks(self._config, self._best, self._accurate) + checks
+
+    def arms(self) -> dict[str, Source]:
+        """What a confirmation compares, as far as is known by now; empty where there is none."""
+        best = self._best
+        if best is None:
+            return {}
+        wanted = self._config.confirm.arms
+        arms: dict[str, Source] = {BEST: best}
+        others = [r.point for r in self._ranked[1:] if not r.is_under_trained]
+        for number, point in enumerate(others[: self._config.confirm.finalists - 1], 2):
+            arms[f"{FINALIST}_{number}"] = point
+        arms[ALONE] = Alone()
+        if "label_smoothing" in wanted:
+            arms[SMOOTHED] = chosen(self._store, self._record, smoothings())
+        arms[ACCURATE] = self._accurate
+        if "temperature" in wanted:
+            arms[BEST_T] = chosen(self._store, self._record, at_temperatures(self._config, best))
+            arms[ACCURATE_T] = chosen(self._store, self._record, at_temperatures(self._config, self._accurate))
+        if "longest_teacher" in wanted:
+            arms[LONGEST] = Point(best.batch_size, self._config.search.ladder[-1], best.others)
+        if "economy" in wanted:
+            arms[ECONOMY] = cheapest(self._store, self._record, self._ranked)
+        return arms | (self._yours(best) if "your_teacher" in wanted else {})
+
+    def _yours(self, best: Point) -> dict[str, Source]:
+        """The arms of the teachers that were trained elsewhere for this data; their students as those of ``best``."""
+        students = tuple((k, v) for k, v in best.others if k.startswith("student."))
+        teachers = self._store.external_teachers.of_data(self._record.data_hash)
+        return {
+            YOURS + (f"_{i + 1}" if i else ""): ExternalPoint(t.weights, t.model, t.name, t.epochs, students)
+            for i, t in enumerate(teachers)
+        }
 
 
-def _queue_failed_again(store: Store, name: str, plan: Plan) -> None:
-    study = load(store, name + CONFIRM)
-    for arm, tries in _tries(study, plan).items():
-        failed = [t for t in tries if not is_given_back(t)]
-        if all(t.state == TrialState.FAIL for t in tries) and len(failed) < _TRIES:
-            _enqueue(study, plan, arm)
+# -- doing ------------------------------------------------------------------------------------------------------------
 
 
-def _enqueue(study: optuna.Study, plan: Plan, arm: str) -> None:
-    study.enqueue_trial({ARM: list(plan.points).index(arm)}, user_attrs={"plan": plan.to_json()})
-
-
-def _tries(study: optuna.Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
-    """The trials of each arm that runs, in their order."""
-    text = plan.to_json()
-    tries: dict[str, list[FrozenTrial]] = {arm: [] for arm in plan.distinct}
-    for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get("plan") == text:
-            arm = plan.arm_of(trial.params | trial.system_attrs.get("fixed_params", {}))
-            tries[arm].append(trial)
-    return tries
-
-
-def failed_arm(store: Store, name: str) -> str | None:
-    """Which needed arm of the current plan failed for good, and why; None if none has."""
-    plan = current_plan(store, name)
-    if plan is None:
-        return None
-    for arm, tries in _tries(load(store, name + CONFIRM), plan).items():
-        if arm in NEEDED and tries and all(t.state == TrialState.FAIL for t in tries):
-            return f"{arm}: {tries[-1].user_attrs.get('error', 'its worker ended')}"
-    return None
-
-
-def point_of_arm(trial: FrozenTrial) -> AnyPoint | None:
-    """What a trial of a confirmation, queued or later, is about; None: the student alone."""
-    plan = Plan.from_json(trial.user_attrs["plan"])
-    return plan.points[plan.arm_of(trial.params | trial.system_attrs.get("fixed_params", {}))]
-
-
-class Arm:
-    """The objective of a confirmation: distills the fresh students of an arm and looks at the test split."""
+class Companion:
+    """The objective of a companion study: distills a task's students, and looks at the test split where it says so."""
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
         self._record = record
@@ -203,90 +279,62 @@ class Arm:
     def _test(self) -> Labelled:
         return self._workplace.data.test()
 
-    def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
-        """The arm of a queued trial, and the plan it belongs to."""
-        plan = Plan.from_json(trial.user_attrs["plan"])
-        return plan.arm_of({ARM: trial.suggest_int(ARM, 0, _MOST_ARMS - 1)}), plan
+    def suggest(self, trial: optuna.Trial) -> Task:
+        """The task of a queued trial."""
+        trial.suggest_int(TASK_NUMBER, 0, MOST_TASKS - 1)
+        return Task.from_json(trial.user_attrs[TASK])
 
-    def run(self, trial: optuna.Trial, arm: str, plan: Plan) -> float:
-        """Optuna: the mean test accuracy of the arm's students, a fraction."""
-        config = self._record.config
-        on_saved = partial(trial.set_user_attr, "epochs_trained")
-        visit = Visit(config, plan.points[arm], self._workplace, on_saved)
+    def run(self, trial: optuna.Trial, task: Task) -> float:
+        """Optuna: the mean accuracy of the task's students, a fraction: on the test split if that is looked at."""
+        visit = Visit(self._record.config, task.source, self._workplace, partial(trial.set_user_attr, "epochs_trained"))
+        precision = self._record.config.student.precision
 
-        def test(model: Any) -> NDArray[np.bool_]:
-            return correctness(model, self._test, config.student.precision).cpu().numpy()
+        def test(model: Any) -> NDArray[np.bool_] | None:
+            return correctness(model, self._test, precision).cpu().numpy() if task.test_hash else None
 
         try:
             visit.train_teacher()
-            students = visit.train_students("confirm", range(plan.seeds), test, plan.test_hash)
+            students = visit.train_students(task.purpose, task.replicates, test, task.test_hash)
         except UserError as error:
-            if arm in NEEDED:
+            if task.arm in NEEDED:
                 raise
             raise RunError(str(error)) from error  # the others go on without it
         finally:
             visit.tell_spent(trial.set_user_attr)
-        accuracies = [float(s.test_accuracy or 0.0) for s in students]
+        accuracies = [float(s.test_accuracy or 0.0) if task.test_hash else s.accuracy for s in students]
         trial.set_user_attr("replicate_accuracies", accuracies)
         return sum(accuracies) / len(accuracies)
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """A confirmation that has finished. Accuracies and gains are on the test split, fractions.
-
-    Attributes:
-        accuracies: of each arm: one per seed; an arm that is another one shares its students.
-        intervals: of each arm's mean accuracy.
-        gains: of the best point over each other arm, paired; None where that arm could not be trained.
-    """
-
-    plan: Plan
-    accuracies: Mapping[str, list[float]]
-    intervals: Mapping[str, Interval]
-    gains: Mapping[str, Interval | None]
-    verdict: Verdict
+# -- what came of it --------------------------------------------------------------------------------------------------
 
 
-def confirmation(store: Store, record: StudyRecord) -> Confirmation | None:
-    """The result of a study's confirmation; None while it has none that is complete."""
-    plan = current_plan(store, record.name)
-    if plan is None:
-        return None
-    hashes = {arm: distillation_at(record.config, record.data_hash, point).hash for arm, point in plan.points.items()}
-    students = store.students.of(sorted(set(hashes.values())), "confirm", plan.test_hash)
-    correct: dict[str, NDArray[np.bool_]] = {}
-    for arm in plan.points:
-        rows = [s.test_correct for s in students.get(hashes[arm], []) if s.replicate < plan.seeds]
-        seen = [row for row in rows if row is not None]
-        if len(seen) == plan.seeds:
-            correct[arm] = np.stack(seen)
-    if not correct.keys() >= set(NEEDED) or (
-        correct.keys() != plan.points.keys() and not _has_ended(store, record.name)
-    ):
-        return None
-    seed = seed_of(record.config.seed, "bootstrap") % 2**32
-    intervals = {arm: two_way_bootstrap(rows, None, seed=seed) for arm, rows in correct.items()}
-    gains = {
-        arm: two_way_bootstrap(correct[BEST], correct[arm], seed=seed) if arm in correct else None
-        for arm in plan.points
-        if arm != BEST
-    }
-    alone = gains[ALONE]
-    assert alone is not None
-    same = {arm for arm in (ACCURATE, LONGEST) if plan.points[arm] == plan.points[BEST]}
-    words = verdict(
-        over_student_alone=alone,
-        over_most_accurate=None if ACCURATE in same else gains[ACCURATE],
-        over_longest=None if LONGEST in same else gains[LONGEST],
-        longest_is_best=LONGEST in same,
-        over_yours={str(point): gains[arm] for arm, point in plan.points.items() if isinstance(point, ExternalPoint)},
-        margin=record.config.confirm.margin,
-    )
-    accuracies = {arm: [float(a) for a in rows.mean(axis=1)] for arm, rows in correct.items()}
-    return Confirmation(plan, accuracies, intervals, gains, words)
+def outcomes(store: Store, record: StudyRecord, plan: Plan) -> dict[str, Outcomes]:
+    """What the students of each arm got right; arms that lack any are left out."""
+    found = {}
+    for arm in plan.arms:
+        tasks = plan.tasks(arm, record.config.teacher.seed)
+        rows: list[NDArray[np.bool_]] = []
+        units: list[int] = []
+        for number, task in enumerate(tasks):
+            key = distillation_at(record.config, record.data_hash, task.source).hash
+            students = store.students.of([key], "confirm", plan.test_hash).get(key, [])
+            has_fresh_teacher = plan.teachers > 0 and isinstance(task.source, Point)
+            for student in students:
+                if student.replicate in task.replicates and student.test_correct is not None:
+                    rows.append(student.test_correct)
+                    units.append(number if has_fresh_teacher else student.replicate)
+        if len(rows) == sum(task.count for task in tasks):
+            found[arm] = Outcomes(np.stack(rows), np.array(units))
+    return found
 
 
-def _has_ended(store: Store, name: str) -> bool:
+def failed_arms(store: Store, record: StudyRecord, plan: Plan) -> dict[str, str]:
+    """Which arms of a plan failed for good, and why."""
+    return why_failed(store, record.name, plan.all_tasks(record.config.teacher.seed))
+
+
+def has_ended(store: Store, name: str) -> bool:
+    """Whether no task of a study is queued or under way."""
     trials = load(store, name + CONFIRM).get_trials(deepcopy=False)
     return not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)

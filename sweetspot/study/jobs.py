@@ -9,13 +9,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import SimilarityEntropyRule, StudyConfig
 from sweetspot.store import StudyRecord
-from sweetspot.study.confirmation import ARM, Arm, Plan, point_of_arm
+from sweetspot.study.confirmation import Companion
 from sweetspot.study.objective import Objective
 from sweetspot.study.ordering import Ordering
 from sweetspot.study.pruner import SimilarityEntropyPruner
 from sweetspot.study.sampler import Memory, PointSampler
 from sweetspot.study.search import BEFORE, CONFIRM, Counts, failures_in_a_row, load
 from sweetspot.study.space import Point, distributions, suggest
+from sweetspot.study.tasks import TASK_NUMBER, Task, task_of
 from sweetspot.study.visit import saved_of
 from sweetspot.study.workplace import Workplace
 
@@ -81,19 +82,19 @@ class Search:
 
 
 class Confirming:
-    """The confirmation of a study: the arms that are queued, and no others."""
+    """The companion of a study: the tasks that are queued, and no others."""
 
-    parameters = (ARM,)
+    parameters = (TASK_NUMBER,)
     pruner: BasePruner = NopPruner()
 
     def __init__(self, record: StudyRecord, workplace: Workplace) -> None:
         self._record = record
         self._workplace = workplace
-        self._arm = Arm(record, workplace)
+        self._companion = Companion(record, workplace)
 
     @cached_property
     def study(self) -> optuna.Study:
-        """Made when the confirmation is planned."""
+        """Made when the first tasks are queued."""
         return load(self._workplace.store, self._record.name + CONFIRM)
 
     def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
@@ -104,13 +105,13 @@ class Confirming:
 
     def saved(self, trial: FrozenTrial) -> str:
         there = self._workplace
-        return saved_of(there.store, self._record.config, there.data.hash, point_of_arm(trial))
+        return saved_of(there.store, self._record.config, there.data.hash, task_of(trial).source)
 
-    def suggest(self, trial: optuna.Trial) -> tuple[str, Plan]:
-        return self._arm.suggest(trial)
+    def suggest(self, trial: optuna.Trial) -> Task:
+        return self._companion.suggest(trial)
 
-    def run(self, trial: optuna.Trial, suggested: tuple[str, Plan]) -> float:
-        return self._arm.run(trial, *suggested)
+    def run(self, trial: optuna.Trial, suggested: Task) -> float:
+        return self._companion.run(trial, suggested)
 
 
 def pruner(config: StudyConfig) -> BasePruner:

@@ -7,7 +7,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Store
-from sweetspot.study.search import GIVEN_BACK, REPLACED, is_given_back
+from sweetspot.study.search import GIVEN_BACK, REPLACED, TASK, is_given_back
 
 MOST_DEATHS = 3
 """So many workers may die at a point, one after the other, without having saved anything new of it."""
@@ -111,7 +111,7 @@ def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={key: trial.user_attrs[key] for key in ("plan",) if key in trial.user_attrs},
+            user_attrs={key: trial.user_attrs[key] for key in (TASK,) if key in trial.user_attrs},
             system_attrs=system,
         )
     )
@@ -129,7 +129,7 @@ def _bury(study: optuna.Study, trial: FrozenTrial, reason: str, saved: str | Non
         _end(study, trial, {_SAVED: saved, GIVEN_BACK: reason}, TrialState.FAIL)
     else:
         why = f"{MOST_DEATHS} workers died one after the other, and nothing new was saved in between"
-        if "plan" in trial.user_attrs:  # an arm of a confirmation: there is no other point to go to
+        if TASK in trial.user_attrs:  # there is no other point to go to
             _end(study, trial, {"error": why}, TrialState.FAIL)
         else:
             study._storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINTS_KEY}:infeasible", 1.0)

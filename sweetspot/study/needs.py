@@ -8,10 +8,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sweetspot.config import StudyConfig
 from sweetspot.store import TRUNK, Leases, Snapshot, Store, StudyRecord
 from sweetspot.store.trajectories import RUNS
-from sweetspot.study.confirmation import ARM, current_plan, point_of_arm
+from sweetspot.study.confirmation import current_plan
 from sweetspot.study.ranking import ranking
 from sweetspot.study.search import Counts, companions, load
-from sweetspot.study.space import AnyPoint, Point
+from sweetspot.study.space import Alone, AnyPoint, Point, Source
+from sweetspot.study.tasks import is_task, task_of
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.teacher.trajectory import branch_of
 
@@ -30,9 +31,9 @@ class Place(NamedTuple):
 
 def used_networks(store: Store, record: StudyRecord) -> tuple[set[str], set[str]]:
     """The hashes of the recipes and distillations that a study has touched."""
-    points: set[AnyPoint | None] = {None, *_points(store, record)}
-    recipes = {recipe_at(record.config, record.data_hash, point).hash for point in points if point is not None}
-    return recipes, {distillation_at(record.config, record.data_hash, point).hash for point in points}
+    sources: set[Source] = {Alone(), *_sources(store, record)}
+    recipes = {recipe_at(record.config, record.data_hash, s).hash for s in sources if not isinstance(s, Alone)}
+    return recipes, {distillation_at(record.config, record.data_hash, source).hash for source in sources}
 
 
 def needed_snapshots(store: Store) -> dict[Place, str]:
@@ -76,8 +77,9 @@ def _needed_by(
     study = load(store, record.name)
     trials = study.get_trials(deepcopy=False)
     plan = current_plan(store, record.name)
-    for point in (p for p in plan.points.values() if p is not None) if plan is not None else ():
-        yield _teacher(config, data_hash, point), f"the confirmation of {record.name} is about it"
+    for source in plan.arms.values() if plan is not None else ():
+        if not isinstance(source, Alone):
+            yield _teacher(config, data_hash, source), f"the confirmation of {record.name} is about it"
     ranked = ranking(store, record, trials, study.user_attrs.get("train_images", 0) or 1)
     if ranked:
         yield _teacher(config, data_hash, ranked[0].point), f"the best point of {record.name}"
@@ -86,7 +88,7 @@ def _needed_by(
             yield place, f"a trial of {record.name} is at it"
     if is_finished(record, trials):
         return
-    visited = {p for p in _points(store, record) if isinstance(p, Point)}
+    visited = {p for p in _sources(store, record) if isinstance(p, Point)}
     for point in {Point(p.batch_size, e, p.others) for p in visited for e in config.search.ladder}:
         if (root := _branch_point(config, data_hash, point, there)) is not None:
             yield root, f"a branch of {record.name} hangs from it"
@@ -97,22 +99,18 @@ def is_finished(record: StudyRecord, trials: Sequence[FrozenTrial]) -> bool:
     return record.ended is not None or Counts.of(trials).finished >= record.config.search.trials
 
 
-def _points(store: Store, record: StudyRecord) -> set[AnyPoint]:
-    """The points that a study has touched, its confirmation included."""
-    points: set[AnyPoint] = {point for t in _trials(store, record) if (point := _point(t)) is not None}
+def _sources(store: Store, record: StudyRecord) -> set[Source]:
+    """What the students of a study have learned from, or are to, its confirmation included."""
+    sources = {source for trial in _trials(store, record) if (source := _source(trial)) is not None}
     plan = current_plan(store, record.name)
-    return points | {p for p in plan.points.values() if p is not None} if plan is not None else points
+    return sources | {t.source for t in plan.all_tasks(record.config.teacher.seed)} if plan is not None else sources
 
 
 def _under_way(store: Store, record: StudyRecord) -> set[AnyPoint]:
-    """The points of the trials that run or wait, of the search and of the confirmation."""
-    points: set[AnyPoint] = set()
-    for trial in _trials(store, record):
-        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            params = trial.params | trial.system_attrs.get("fixed_params", {})
-            point = point_of_arm(trial) if ARM in params else _point(trial)
-            points |= {point} if point is not None else set()
-    return points
+    """The teachers of the trials that run or wait, of the search and of its companion."""
+    trials = [t for t in _trials(store, record) if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+    sources = {source for trial in trials if (source := _source(trial)) is not None}
+    return {source for source in sources if not isinstance(source, Alone)}
 
 
 def _trials(store: Store, record: StudyRecord) -> list[FrozenTrial]:
@@ -120,7 +118,10 @@ def _trials(store: Store, record: StudyRecord) -> list[FrozenTrial]:
     return [trial for name in names for trial in load(store, name).get_trials(deepcopy=False)]
 
 
-def _point(trial: FrozenTrial) -> Point | None:
+def _source(trial: FrozenTrial) -> Source | None:
+    """What a trial's students learn from; None before that was suggested."""
+    if is_task(trial):
+        return task_of(trial).source
     params = trial.params | trial.system_attrs.get("fixed_params", {})
     return Point.of(params) if {"batch_size", "epochs"} <= params.keys() else None
 

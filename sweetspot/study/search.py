@@ -27,9 +27,15 @@ GIVEN_BACK = "given_back"
 BEFORE = "trials_before"
 """The user attribute of a study with the number of trials it had when it was created or last continued."""
 
+TASK = "task"
+"""The user attribute of a companion's trial: what it does, as JSON (:mod:`sweetspot.study.tasks`)."""
+
 REPLACED = "another took its place"
 """The value of :data:`GIVEN_BACK` in trials that are not queued again."""
 
+
+TEST_EXPORTED = "test_exported"
+"""The user attribute of a study whose students' test accuracies were written to a table."""
 
 OUT_OF_MEMORY = "out_of_memory"
 """The user attribute of an infeasible trial whose teacher's steps do not fit in memory, whatever the epochs."""

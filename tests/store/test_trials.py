@@ -13,7 +13,7 @@ from sweetspot.store import Store
 
 def trials(study: optuna.Study) -> None:
     """One of every kind."""
-    study.enqueue_trial({"x": 0.25}, user_attrs={"plan": "é {}"})
+    study.enqueue_trial({"x": 0.25}, user_attrs={"task": "é {}"})
     study.ask()
     study.ask({"x": FloatDistribution(0, 1), "n": IntDistribution(1, 9), "c": CategoricalDistribution(["a", None, 3])})
     pruned = study.ask({"lr": FloatDistribution(1e-5, 1.0, log=True)})

@@ -16,10 +16,14 @@ from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.report.result import read_result
 from sweetspot.store import Store
 from sweetspot.store.url import data_folder
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, current_plan
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED
+from sweetspot.study.choices import SMOOTHINGS, TEMPERATURES
+from sweetspot.study.confirmation import LEADER, Plan, current_plan, outcomes
 from sweetspot.study.lost import sweep
 from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
-from sweetspot.study.space import distributions
+from sweetspot.study.space import Alone, Point, distributions
+from sweetspot.study.tasks import TASK_NUMBER, Task, open_tasks, queue, task_of, untried
+from sweetspot.study.visit import distillation_at
 from sweetspot.workers.worker import work
 
 
@@ -88,7 +92,7 @@ def test_an_arm_that_fails_is_tried_again_and_then_told(
         run(store, url, "tiny", tiny_config(search__trials=1))
         plan = current_plan(store, "tiny")
         assert plan is not None
-        arms = [plan.arm_of(t.params) for t in load(store, "tiny/confirm").trials]
+        arms = [task_of(t).arm for t in load(store, "tiny/confirm").trials]
         assert arms.count(BEST) == arms.count(ALONE) == 3
         result = read_result(store, "tiny")
         assert result.confirmation is None
@@ -107,8 +111,125 @@ def test_the_most_accurate_teacher_is_one_that_this_search_has_reached(url: str,
         plan = current_plan(store, "short")
         assert plan is not None
         (visited,) = [t.params["epochs"] for t in load(store, "short").trials]
-        assert plan.points[ACCURATE].epochs <= visited  # type: ignore[union-attr]
-        assert plan.points[LONGEST].epochs == 9  # type: ignore[union-attr]
+        assert plan.arms[ACCURATE].epochs <= visited  # type: ignore[union-attr]
+        assert plan.arms[LONGEST].epochs == 9  # type: ignore[union-attr]
+
+
+def tasks_done(store: Store, name: str) -> list[Task]:
+    return [task_of(t) for t in load(store, f"{name}/confirm").get_trials(states=(TrialState.COMPLETE,))]
+
+
+ALL = ["student_alone", "label_smoothing", "most_accurate_teacher", "temperature", "longest_teacher", "economy"]
+
+
+def test_what_is_chosen_is_chosen_on_validation_before_the_test_split_is_seen(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        run(store, url, "tiny", tiny_config(search__trials=2, confirm__arms=ALL))
+        done = tasks_done(store, "tiny")
+        looks = [task.purpose for task in done]
+        assert looks == sorted(looks, reverse=True), "choices ('search') come before arms ('confirm')"
+        amounts = {t.source.label_smoothing for t in done if isinstance(t.source, Alone) and t.purpose == "search"}
+        assert amounts == set(SMOOTHINGS)
+        plan = current_plan(store, "tiny")
+        assert plan is not None
+        temperatures = {
+            dict(t.source.others).get("student.temperature")
+            for t in done
+            if t.arm == BEST_T and t.purpose == "search" and isinstance(t.source, Point)
+        }
+        assert temperatures == set(TEMPERATURES) - {4.0}, "with the study's own, 4, the search has trained students"
+        best_of = max(
+            SMOOTHINGS, key=lambda amount: np.mean([
+                s.accuracy for s in store.students.of([hash_of(store, "tiny", Alone(amount))], "search")
+                [hash_of(store, "tiny", Alone(amount))][:2]
+            ]),
+        )  # fmt: skip
+        assert plan.arms[SMOOTHED] == Alone(best_of)
+        assert plan.claim == "this teacher"
+        assert set(plan.arms) == {BEST, ALONE, SMOOTHED, ACCURATE, BEST_T, ACCURATE_T, LONGEST, ECONOMY}
+
+
+def hash_of(store: Store, name: str, source: Alone | Point) -> str:
+    record = store.studies.get(name)
+    assert record is not None
+    return distillation_at(record.config, record.data_hash, source).hash
+
+
+def test_fresh_teachers_teach_students_of_their_own(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        run(store, url, "tiny", tiny_config(
+            search__batch_size=[64], search__epochs=[1], search__trials=1, confirm__teachers=5, confirm__seeds=2,
+            confirm__arms=["student_alone", "most_accurate_teacher"],
+        ))  # fmt: skip
+        record, plan = store.studies.get("tiny"), current_plan(store, "tiny")
+        assert record is not None
+        assert plan is not None
+        assert plan.claim == "this point"
+        found = outcomes(store, record, plan)
+        assert found[BEST].units.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+        assert found[ALONE].units.tolist() == list(range(10)), "students alone have no teacher in common"
+        teachers = [t.source for t in tasks_done(store, "tiny") if t.arm == BEST]
+        assert sorted(dict(p.others)["teacher.seed"] for p in teachers if isinstance(p, Point)) == [1, 2, 3, 4, 5]
+        rows = found[BEST].correct
+        assert len(np.unique(rows, axis=0)) == 10, "no two students are the same"
+        assert ACCURATE not in {t.arm for t in tasks_done(store, "tiny")}, (
+            "the only point is the best one, and runs once"
+        )
+
+
+def test_more_seeds_are_a_further_look_that_reuses_the_students_there_are(url: str, digits: StudyData) -> None:
+    values: dict[str, Any] = {"search__batch_size": [64], "search__epochs": [1], "search__trials": 1}
+    with Store(url) as store:
+        run(store, url, "tiny", tiny_config(**values, confirm__seeds=2))
+        first = current_plan(store, "tiny")
+        run(store, url, "tiny", tiny_config(**values, confirm__seeds=4))
+        second = current_plan(store, "tiny")
+        assert first is not None
+        assert second is not None
+        assert [(p.look, p.looks, p.seeds) for p in (first, second)] == [(1, 1, 2), (2, 2, 4)]
+        trained = [t.user_attrs["student_epochs"] for t in load(store, "tiny/confirm").trials]
+        assert sum(trained) == 2 * 2 * 4, "two arms, four students of two epochs each, none trained twice"
+        run(store, url, "tiny", tiny_config(**values, confirm__seeds=4))
+        assert current_plan(store, "tiny") == second, "the same plan is no further look"
+
+
+def test_the_leaders_of_a_search_get_all_their_students(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        run(store, url, "tiny", tiny_config(
+            search__trials=6, student__replicates={"min": 1, "max": 3}, confirm__seeds=0, search__sampler="random",
+        ))  # fmt: skip
+        result = read_result(store, "tiny")
+        assert result.best is not None
+        assert result.best.is_settled
+        assert len(result.best.accuracies) >= 3
+        if store.database.has_study("tiny/confirm"):
+            assert {t.arm for t in tasks_done(store, "tiny")} == {LEADER}
+
+
+def test_a_plan_is_read_as_it_was_written(digits: StudyData) -> None:
+    plan = Plan(
+        {BEST: Point(64, 3).having(student__temperature=2.0), ALONE: Alone(), SMOOTHED: Alone(0.05)}, 5, 2, 1, 3, "x"
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json('{"points": {}, "seeds": 5, "looks": 1, "test": "x"}') is None, "of an earlier version"
+
+
+def test_what_waits_for_an_earlier_plan_is_withdrawn(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        config = tiny_config()
+        create_or_continue(store, "tiny", config, digits)
+        record = store.studies.get("tiny")
+        assert record is not None
+        old = [Task(BEST, Point(64, 1), "confirm", 0, 2, "x"), Task(ALONE, Alone(), "confirm", 0, 2, "x")]
+        assert queue(store, record, old)
+        new = [Task(BEST, Point(64, 2), "confirm", 0, 2, "x"), old[1]]
+        assert queue(store, record, new)
+        trials = load(store, "tiny/confirm").trials
+        waiting = [task_of(t) for t in trials if t.state == TrialState.WAITING]
+        assert sorted(waiting, key=new.index) == new, "what both plans need waits on"
+        assert untried(store, record, new) == []
+        assert open_tasks(store, record, new) == new
+        assert [t.system_attrs["fixed_params"][TASK_NUMBER] for t in trials] == [0, 1, 2]
 
 
 def test_the_trial_of_a_worker_that_fell_silent_elsewhere_is_given_back(url: str, digits: StudyData) -> None:

@@ -256,7 +256,7 @@ def test_the_arms_of_a_confirmation_are_never_freed(workplace: Workplace) -> Non
     assert any("the confirmation of tiny" in why for why in reasons.values())
     plan = current_plan(store, "tiny")
     assert plan is not None
-    points = {p for p in plan.points.values() if p is not None}
+    points = {p for p in plan.arms.values() if isinstance(p, Point)}
     assert {place(record, p.batch_size, p.epochs) for p in points} <= places(store)
 
 

@@ -89,7 +89,7 @@ def test_drains_between_deaths_neither_count_nor_begin_anew(store: Store, study:
 def test_an_arm_of_a_confirmation_fails_instead(store: Store, study: optuna.Study, take: Take) -> None:
     for _ in range(MOST_DEATHS):
         trial = take()
-        study._storage.set_trial_user_attr(trial._trial_id, "plan", "{}")
+        study._storage.set_trial_user_attr(trial._trial_id, "task", "{}")
         sweep(store, study)
     last = study.trials[-1]
     assert (last.state, GIVEN_BACK in last.user_attrs) == (TrialState.FAIL, False)

@@ -1,0 +1,168 @@
+"""Conclusion: what a confirmation that has finished has shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sweetspot.store import Store, StudyRecord
+from sweetspot.study.arms import ACCURATE_T, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
+from sweetspot.study.choices import LRCheck, lr_check, lr_rivals, teacher_seconds
+from sweetspot.study.confirmation import FINALIST, NEEDED, Plan, current_plan, failed_arms, has_ended, outcomes
+from sweetspot.study.inference import Interval, Outcomes, accuracy, difference, pairing_correlation
+from sweetspot.study.ranking import Ranked
+from sweetspot.study.search import TEST_EXPORTED, load
+from sweetspot.study.space import ExternalPoint, Point
+from sweetspot.study.verdict import (
+    Comparisons,
+    Economy,
+    Verdict,
+    economy_words,
+    gains_of,
+    needed_of,
+    verdicts,
+)  # fmt: skip
+
+_ARM_OF = {
+    "label_smoothing": SMOOTHED,
+    "temperature": ACCURATE_T,
+    "longest_teacher": LONGEST,
+    "economy": ECONOMY,
+    "your_teacher": YOURS,
+}
+"""The arm that an entry of ``[confirm] arms`` asks for, where it may be left out."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A confirmation that has finished. Accuracies and gains are on the test split, fractions.
+
+    Attributes:
+        accuracies: of each arm that could be trained: one per student; an arm that is another one shares its students.
+        intervals: of each arm's mean accuracy.
+        gains: of the best point over each other arm, as far as they could be trained; over the most accurate teacher
+            at its own best temperature, that of the best point at its own.
+        verdicts: of each finalist, the best point's first.
+        economy: whether the cheapest teacher is as good; None where that is the best point, or was left out.
+        cost_ratio: seconds to train the cheapest teacher, as a share of those of the best point's.
+        correlations: of the students of the best point and of each other arm, seed by seed, where they are pairs:
+            reported, never relied upon.
+        failed: which arms could not be trained, and why.
+        lr_check: what other learning rates do; None where that was not asked for.
+    """
+
+    plan: Plan
+    accuracies: Mapping[str, list[float]]
+    intervals: Mapping[str, Interval]
+    gains: Mapping[str, Interval]
+    verdicts: tuple[Verdict, ...]
+    economy: Economy | None
+    cost_ratio: float | None
+    correlations: Mapping[str, float]
+    failed: Mapping[str, str]
+    lr_check: LRCheck | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """About the best point."""
+        return self.verdicts[0]
+
+
+def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Confirmation | None:
+    """The result of a study's confirmation; None while it has none that is complete.
+
+    Args:
+        ranked: the study's points, best first.
+    """
+    plan = current_plan(store, record.name)
+    if plan is None:
+        return None
+    found = outcomes(store, record, plan)
+    if not found.keys() >= set(NEEDED) or (found.keys() != plan.arms.keys() and not has_ended(store, record.name)):
+        return None
+    failed = failed_arms(store, record, plan)
+    rivals = lr_rivals(record, ranked)
+    cost_ratio = _cost_ratio(store, record, plan)
+    same = frozenset(arm for arm in plan.arms if plan.same_as_best(arm))
+    if ACCURATE_T in plan.arms and plan.arms[ACCURATE_T] == plan.arms[BEST_T]:
+        same |= {ACCURATE_T}
+    common = Comparisons(
+        claim=plan.claim,
+        gains=gains_of({arm: o for arm, o in found.items() if not arm.startswith(FINALIST)}),
+        teachers=plan.teachers,
+        students=plan.seeds,
+        images=found[BEST].correct.shape[1],
+        margin=record.config.confirm.margin,
+        look=plan.look,
+        same=same,
+        failed=[arm for arm in plan.arms if arm not in found],
+        left_out=_left_out(store, record),
+        names={arm: p.name for arm, p in plan.arms.items() if isinstance(p, ExternalPoint)},
+        economy_cost=cost_ratio,
+        lr_checked=rivals is not None,
+        was_exported=_was_exported(store, record),
+    )
+    others = _finalists(plan, found)
+    of_best = replace(common, needed=needed_of(found, common, 1 + len(others)))
+    judged = verdicts([of_best, *(_of_finalist(arm, plan, found, common, 1 + len(others)) for arm in others)])
+    is_cheaper = ECONOMY in found and ECONOMY not in same and cost_ratio is not None
+    return Confirmation(
+        plan=plan,
+        accuracies={arm: [float(a) for a in o.correct.mean(axis=1)] for arm, o in found.items()},
+        intervals={arm: accuracy(o) for arm, o in found.items()},
+        gains=common.gains,
+        verdicts=tuple(judged),
+        economy=economy_words(difference(found[ECONOMY], found[BEST]), record.config.confirm.margin, cost_ratio or 1.0)
+        if is_cheaper
+        else None,
+        cost_ratio=cost_ratio,
+        correlations=_correlations(plan, found),
+        failed={arm: failed.get(arm, "some of its students are missing") for arm in plan.arms if arm not in found},
+        lr_check=lr_check(store, record, rivals) if rivals else None,
+    )
+
+
+def _finalists(plan: Plan, found: Mapping[str, Outcomes]) -> list[str]:
+    """The arms of the finalists after the best point."""
+    return [arm for arm in plan.arms if arm.startswith(FINALIST) and arm in found]
+
+
+def _of_finalist(
+    arm: str, plan: Plan, found: Mapping[str, Outcomes], common: Comparisons, finalists: int
+) -> Comparisons:
+    """The comparisons of a further finalist, at the study's temperature alone."""
+    left = {a: o for a, o in found.items() if not a.startswith(FINALIST) and a not in (BEST_T, ACCURATE_T, ECONOMY)}
+    own = replace(
+        common,
+        gains=gains_of({**left, BEST: found[arm]}),
+        same=frozenset(a for a in left if plan.arms[a] == plan.arms[arm]),
+        finalist=f"finalist {arm.removeprefix(f'{FINALIST}_')}",
+        economy_cost=None,
+    )
+    return replace(own, needed=needed_of({**left, BEST: found[arm]}, own, finalists))
+
+
+def _left_out(store: Store, record: StudyRecord) -> list[str]:
+    """The arms that the study's file leaves out although there is something to compare."""
+    has_teachers = bool(store.external_teachers.of_data(record.data_hash))
+    left = [arm for name, arm in _ARM_OF.items() if name not in record.config.confirm.arms]
+    return [arm for arm in left if arm != YOURS or has_teachers]
+
+
+def _was_exported(store: Store, record: StudyRecord) -> bool:
+    """Whether a table was written with test accuracies of this data."""
+    same = [other.name for other in store.studies.all() if other.data_hash == record.data_hash]
+    return any(load(store, name).user_attrs.get(TEST_EXPORTED) for name in same)
+
+
+def _cost_ratio(store: Store, record: StudyRecord, plan: Plan) -> float | None:
+    economy = plan.arms.get(ECONOMY)
+    if not isinstance(economy, Point):
+        return None
+    cheap, dear = (teacher_seconds(store, record, point) for point in (economy, plan.best))
+    return cheap / dear if cheap is not None and dear else None
+
+
+def _correlations(plan: Plan, found: Mapping[str, Outcomes]) -> dict[str, float]:
+    known = {arm: pairing_correlation(found[BEST], found[arm]) for arm in found if not plan.same_as_best(arm)}
+    return {arm: c for arm, c in known.items() if c is not None and arm != BEST and np.isfinite(c)}
