@@ -12,6 +12,7 @@ from sweetspot.cli import snapshots, teacher, workers
 from sweetspot.cli.dashboard import dashboard
 from sweetspot.cli.doctor import doctor
 from sweetspot.cli.export import export
+from sweetspot.cli.grid import grid
 from sweetspot.cli.imports import uncollected
 from sweetspot.cli.options import (
     Artifacts,
@@ -27,6 +28,8 @@ from sweetspot.cli.options import (
     StudyName,
     Teacher,
     offer_storage_file,
+    on_each_gpu,
+    worker_count,
 )
 from sweetspot.cli.plot import plot
 from sweetspot.cli.printing import print_json, print_rich
@@ -124,8 +127,8 @@ def optimize(
         storage=storage,
         artifacts=artifacts,
         data=data,
-        workers=_workers(workers),
-        workers_per_gpu=_workers_per_gpu(workers_per_gpu, workers, device),
+        workers=worker_count(workers),
+        workers_per_gpu=on_each_gpu(workers_per_gpu, workers, device),
         device=device,
         trials=config.search.trials if total else None,
         timeout=timeout,
@@ -327,7 +330,7 @@ def models(json_: Json = False) -> None:
 # In the order in which --help lists them; groups come last.
 for command in (
     optimize, entropy, worker, init, status, best, trials, watch, dashboard, plot, report, export, delete,
-    studies, datasets, models, doctor,
+    grid, studies, datasets, models, doctor,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(teacher.app, name="teacher")
@@ -338,27 +341,6 @@ offer_storage_file(app)
 
 def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-def _workers(text: str) -> int | None:
-    from sweetspot.errors import UserError
-
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--workers {text}: give a number of 1 or more, or auto")
-    return int(text)
-
-
-def _workers_per_gpu(count: int, workers: str, device: str) -> int:
-    from sweetspot.errors import UserError
-    from sweetspot.training.device import devices
-
-    if count > 1 and workers != "auto":
-        raise UserError(f"--workers-per-gpu {count} goes with --workers auto, not with --workers {workers}")
-    if count > 1 and devices(device) == ["cpu"]:
-        raise UserError(f"--workers-per-gpu {count}: there is no GPU; --workers says how many share the processors")
-    return count
 
 
 def _list(lines: dict[str, str], as_json: bool) -> None:

@@ -127,3 +127,34 @@ def offer_storage_file(app: typer.Typer) -> None:
     for group in app.registered_groups:
         if group.typer_instance is not None:
             offer_storage_file(group.typer_instance)
+
+
+def worker_count(text: str) -> int | None:
+    """What ``--workers`` says; None: auto.
+
+    Raises:
+        UserError: if it is neither a number nor "auto".
+    """
+    from sweetspot.errors import UserError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--workers {text}: give a number of 1 or more, or auto")
+    return int(text)
+
+
+def on_each_gpu(count: int, workers: str, device: str) -> int:
+    """What ``--workers-per-gpu`` says.
+
+    Raises:
+        UserError: if there is no GPU, or the number of workers is given.
+    """
+    from sweetspot.errors import UserError
+    from sweetspot.training.device import devices
+
+    if count > 1 and workers != "auto":
+        raise UserError(f"--workers-per-gpu {count} goes with --workers auto, not with --workers {workers}")
+    if count > 1 and devices(device) == ["cpu"]:
+        raise UserError(f"--workers-per-gpu {count}: there is no GPU; --workers says how many share the processors")
+    return count
