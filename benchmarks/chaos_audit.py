@@ -18,7 +18,7 @@ from sweetspot.store.checkpoints import used_blobs
 from sweetspot.store.schema import EpochRow, LeaseRow, SnapshotRow, StudentRow
 from sweetspot.store.trajectories import TRUNK, run_of
 from sweetspot.study.confirmation import current_plan
-from sweetspot.study.search import CONFIRM, GIVEN_BACK, companions, load
+from sweetspot.study.search import CONFIRM, GIVEN_BACK, TASK, companions, load
 from sweetspot.study.space import Point
 from sweetspot.study.visit import distillation_at, recipe_at
 
@@ -84,10 +84,10 @@ def results(store: Store, name: str) -> Results:
         for t in finished(store, name)
     }
     plan = current_plan(store, name)
-    found["arms"] = {"plan": plan.points if plan else None}
+    found["arms"] = {"plan": {arm: source.params for arm, source in plan.arms.items()} if plan else None}
     if plan is not None:
         found["arms"] |= {
-            plan.arm_of(t.params): (t.value, t.user_attrs.get("replicate_accuracies"))
+            t.user_attrs[TASK]: (t.value, t.user_attrs.get("replicate_accuracies"))
             for t in finished(store, name + CONFIRM)
         }
     return found

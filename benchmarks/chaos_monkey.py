@@ -22,7 +22,8 @@ from sweetspot.store import Store
 from sweetspot.store.outage import patience
 from sweetspot.store.schema import CheckpointRow, SnapshotRow, StudentRow
 from sweetspot.store.trajectories import run_of
-from sweetspot.study.confirmation import confirmation
+from sweetspot.study.conclusion import confirmation
+from sweetspot.study.ranking import ranking
 from sweetspot.study.search import CONFIRM, Counts, companions, load
 
 WORKERS = 3
@@ -143,11 +144,14 @@ class Monkey:
                 return False
             record = self.store.studies.get(NAME)
             assert record is not None
-            counts = Counts.of(load(self.store, NAME).get_trials(deepcopy=False))
+            study = load(self.store, NAME)
+            trials = study.get_trials(deepcopy=False)
+            counts = Counts.of(trials)
             confirm = Counts.of(load(self.store, NAME + CONFIRM).get_trials(deepcopy=False))
             if counts.finished < record.config.search.trials or counts.running + confirm.running + confirm.waiting:
                 return False
-            return confirmation(self.store, record) is not None
+            ranked = ranking(self.store, record, trials, study.user_attrs["train_images"])
+            return confirmation(self.store, record, ranked) is not None
 
     def _victims(self, *, has_begun: bool = True) -> list[Worker]:
         """Those that live and run, and have begun to train."""

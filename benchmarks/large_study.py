@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import optuna
@@ -19,14 +19,17 @@ from optuna.storages._rdb.models import (
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, insert, select
 
-from sweetspot.config import StudyConfig
+from sweetspot.config import ConfirmArm, StudyConfig
 from sweetspot.store import Store, StudyRecord
 from sweetspot.store.schema import EpochRow, RecipeRow, StudentRow
 from sweetspot.store.trajectories import MEASURES, TRUNK
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Plan
-from sweetspot.study.ranking import ranking
-from sweetspot.study.search import CONFIRM, METRIC, get_study, open_study
-from sweetspot.study.space import Point, distributions
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED
+from sweetspot.study.choices import at_temperatures, cheapest, chosen, lr_rivals, lr_tasks, smoothings
+from sweetspot.study.confirmation import FINALIST, Plan
+from sweetspot.study.ranking import Ranked, most_accurate_teacher, ranking
+from sweetspot.study.search import CONFIRM, METRIC, TASK, get_study, open_study
+from sweetspot.study.space import Alone, Point, Source, distributions
+from sweetspot.study.tasks import MOST_TASKS, TASK_NUMBER, Task
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.study_file import Draft, find
 
@@ -35,6 +38,17 @@ CLASSES = [f"class <{k}>" for k in range(100)]
 _TEST_HASH = "7e57" * 16
 _SIZES = [16, 32, 64, 128, 256, 512]
 _START = datetime(2026, 1, 1)
+_MEANS = {
+    BEST: 0.72,
+    ALONE: 0.69,
+    SMOOTHED: 0.695,
+    ACCURATE: 0.715,
+    BEST_T: 0.722,
+    ACCURATE_T: 0.718,
+    LONGEST: 0.70,
+    ECONOMY: 0.719,
+}
+"""The true accuracies of the arms."""
 
 
 def large_config(trials: int = 2000) -> StudyConfig:
@@ -50,6 +64,7 @@ def large_config(trials: int = 2000) -> StudyConfig:
         "student.replicates": {"min": 3, "max": 3},
         "pruner": {"name": "similarity-entropy"},
         "confirm.seeds": 5,
+        "confirm.arms": list(get_args(ConfirmArm)),
     }.items():
         draft.set(key, value, key)
     return draft.config()
@@ -242,40 +257,77 @@ def _write_epochs(store: Store, record: StudyRecord, trials: list[FrozenTrial]) 
 
 
 def _write_confirmation(store: Store, record: StudyRecord, trials: list[FrozenTrial], rng: np.random.Generator) -> None:
-    best = ranking(store, record, trials, TRAIN_IMAGES)[0].point
-    longest = Point(best.batch_size, record.config.search.ladder[-1], best.others)
-    accurate = Point(best.batch_size, record.config.search.ladder[-2], best.others)
-    points = {BEST: best, ALONE: None, ACCURATE: accurate, LONGEST: longest}
-    seeds = record.config.confirm.seeds
-    plan = Plan(points, seeds, store.studies.count_test_look(record.name), _TEST_HASH)
-    study = open_study(store, record.name + CONFIRM, "test accuracy")
+    """As a companion leaves it: what is chosen on validation is 0.05 of label smoothing, and a temperature of 2."""
+    ranked = ranking(store, record, trials, TRAIN_IMAGES)
+    accurate = most_accurate_teacher(store, record, trials, TRAIN_IMAGES, ranked[0].point)
+    _write_choices(store, record, ranked, [ranked[0].point, accurate])
+    arms = _arms(store, record, ranked, accurate)
+    confirm = record.config.confirm
+    plan = Plan(arms, confirm.teachers, confirm.seeds, 1, store.studies.count_test_look(record.name), _TEST_HASH)
+    study = open_study(store, record.name + CONFIRM, METRIC)
     study.set_user_attr("plan", plan.to_json())
-    rows = []
+    rows: list[object] = []
     images = rng.uniform(size=2000)
-    for (arm, point), mean in zip(plan.distinct.items(), (0.72, 0.69, 0.715, 0.70), strict=False):
-        hash_ = distillation_at(record.config, record.data_hash, point).hash
+    space: dict[str, BaseDistribution] = {TASK_NUMBER: optuna.distributions.IntDistribution(0, MOST_TASKS - 1)}
+    queued: dict[tuple[str, int], Task] = {}
+    for task in plan.all_tasks(record.config.teacher.seed):
+        queued.setdefault((distillation_at(record.config, record.data_hash, task.source).hash, task.first), task)
+    for number, ((hash_, _), task) in enumerate(queued.items()):
         accuracies = []
-        for replicate in range(seeds):
-            correct = (images + rng.normal(0, 0.1, 2000)) < mean
+        for replicate in task.replicates:
+            correct = (images + rng.normal(0, 0.1, 2000)) < _MEANS.get(task.arm, 0.71)
             accuracies.append(float(correct.mean()))
             test = {
                 "test_hash": _TEST_HASH,
                 "test_accuracy": accuracies[-1],
                 "test_correct": len(correct).to_bytes(4, "big") + np.packbits(correct).tobytes(),
             }
-            rows.append(_student_row(hash_, "confirm", replicate, record.name, mean, **test))
+            rows.append(_student_row(hash_, "confirm", replicate, record.name, _MEANS.get(task.arm, 0.71), **test))
         attrs = {
-            "plan": plan.to_json(),
+            TASK: task.to_json(),
             "replicate_accuracies": accuracies,
             "epochs_reached": 0,
             "epochs_trained": 0,
             "student_epochs": 10,
             "seconds": {"students": 60.0},
         }
-        arms: dict[str, BaseDistribution] = {"arm": optuna.distributions.CategoricalDistribution(tuple(points))}
-        mean_accuracy = sum(accuracies) / seeds
+        value = sum(accuracies) / len(accuracies)
         study.add_trial(
-            optuna.trial.create_trial(value=mean_accuracy, params={"arm": arm}, distributions=arms, user_attrs=attrs)
+            optuna.trial.create_trial(value=value, params={TASK_NUMBER: number}, distributions=space, user_attrs=attrs)
         )
     with store.database.session.begin() as session:
         session.add_all(rows)
+
+
+def _arms(store: Store, record: StudyRecord, ranked: list[Ranked], accurate: Point) -> dict[str, Source]:
+    best, config = ranked[0].point, record.config
+    every: dict[str, tuple[str, Source]] = {
+        BEST: ("", best),
+        ALONE: ("student_alone", Alone()),
+        SMOOTHED: ("label_smoothing", chosen(store, record, smoothings())),
+        ACCURATE: ("most_accurate_teacher", accurate),
+        BEST_T: ("temperature", chosen(store, record, at_temperatures(config, best))),
+        ACCURATE_T: ("temperature", chosen(store, record, at_temperatures(config, accurate))),
+        LONGEST: ("longest_teacher", Point(best.batch_size, config.search.ladder[-1], best.others)),
+        ECONOMY: ("economy", cheapest(store, record, ranked)),
+    }
+    others = [each.point for each in ranked[1:] if not each.is_under_trained][: config.confirm.finalists - 1]
+    every |= {f"{FINALIST}_{number}": ("", point) for number, point in enumerate(others, 2)}
+    return {arm: source for arm, (wanted, source) in every.items() if not wanted or wanted in config.confirm.arms}
+
+
+def _write_choices(store: Store, record: StudyRecord, ranked: list[Ranked], points: list[Point]) -> None:
+    config = record.config
+    sources: dict[Source, float] = {source: 0.6 - abs(source.label_smoothing - 0.05) for source in smoothings()}
+    for point in points:
+        others = at_temperatures(config, point)[1:]
+        sources |= {each: 0.9 if dict(each.others)["student.temperature"] == 2 else 0.5 for each in others}
+    rivals = lr_rivals(record, ranked)
+    sources |= {task.source: 0.7 for task in lr_tasks(config, rivals)} if rivals else {}
+    hashes = {distillation_at(config, record.data_hash, source).hash: mean for source, mean in sources.items()}
+    with store.database.session.begin() as session:
+        session.add_all(
+            _student_row(hash_, "search", replicate, record.name, mean)
+            for hash_, mean in hashes.items()
+            for replicate in range(config.student.replicates.max)
+        )

@@ -12,8 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from sweetspot.errors import one_line
+from sweetspot.report.arms import arm_called
 from sweetspot.report.markdown import code, escaped
-from sweetspot.report.sentences import arm_called, counted, looks, percent, sentence
+from sweetspot.report.sentences import counted, looks, percent, sentence, students_each
 
 _MOST_CLASSES = 20
 
@@ -74,7 +75,7 @@ def _summary(about: Mapping[str, Any]) -> str:
         f"**batch size {point['batch_size']}, {counted(point['epochs'], 'epoch')}** ({point['steps']:,} steps; epochs "
         f"are {point['epochs_mean']}: {point['meaning']}).",
         f"**Verdict:** {escaped(sentence(about['verdict']))}",
-        *_bullets(about["notes"]),
+        *_bullets([*about["further"], *about["notes"]]),
     ]
     return "\n\n".join(parts)
 
@@ -101,12 +102,13 @@ def _accuracies(about: Mapping[str, Any]) -> str:
     student, teacher, students = _student(about), about["teacher"], about["students"]
     parts = ["## How good it is"]
     if about["comparison"]:
+        over = "teachers, students and images" if about["claim"] == "this point" else "students and images"
         parts.append(
-            f"Test accuracy of {students['test']['replicates']} fresh students each, in per cent with 95 % intervals "
-            "over students and images; gains are in percentage points, with the same seeds and images on both sides."
+            f"Test accuracy of {students_each(about['teachers'], about['seeds'])}, in per cent with 95 % intervals "
+            f"over {over}; gains are in percentage points, on the same images."
         )
         parts.append("\n".join(_table(about["comparison"])))
-        parts.append(looks(about["test_looks"]))
+        parts.append(looks(about["test_looks"], about["look"]))
     validation = students["validation"]
     parts.append(
         f"The point was chosen by the validation accuracy of {counted(validation['replicates'], 'student')}: "
@@ -132,22 +134,35 @@ def _own_test_accuracy(about: Mapping[str, Any]) -> str:
         return "Its own test accuracy is not known."
     if every is None:
         return f"Its own test accuracy is {percent(own['value'])}{_between(own)}."
+    whose = "a teacher like this" if about["claim"] == "this point" else "this teacher"
     return (
         f"Its own test accuracy is {percent(own['value'])}{_between(own)} over {own['images']:,} images; what to "
-        f"expect of a student of this teacher is the mean of all, {percent(every['mean'])}{_between(every)}."
+        f"expect of a student of {whose} is the mean of all, {percent(every['mean'])}{_between(every)}."
     )
 
 
 def _table(arms: list[Mapping[str, Any]]) -> Iterator[str]:
+    names = {
+        arm["arm"]: arm_called(
+            arm["arm"], teacher=arm["name"], amount=arm.get("amount"), temperature=arm.get("temperature")
+        )
+        for arm in arms
+    }
     yield "| students of | batch x epochs | accuracy | gain of the best point |"
     yield "|---|---|---|---|"
     for arm in arms:
         where = f"{arm['batch_size']} x {arm['epochs']}" if arm["batch_size"] is not None else ""
         if arm["name"] is not None:
             where = f"{escaped(arm['model'])}, {counted(arm['epochs'], 'epoch')}"
-        gain = arm["gain_of_best"]
-        said = "same point" if arm["same_as_best"] else _points(gain, "+") if gain is not None else ""
-        yield f"| {escaped(arm_called(arm['arm'], arm['name']))} | {where} | {_points(arm['accuracy'])} | {said} |"
+        yield f"| {escaped(names[arm['arm']])} | {where} | {_points(arm['accuracy'])} | {_gained(arm, names)} |"
+
+
+def _gained(arm: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    if arm["same_as_best"]:
+        return "same point"
+    if (same := arm.get("same_as")) is not None:
+        return f"as {escaped(names[same])}"
+    return _points(arm["gain_of_best"], "+") if arm["gain_of_best"] is not None else ""
 
 
 def _making(about: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean, stdev
@@ -18,13 +18,15 @@ import torchvision
 
 from sweetspot.data.study_data import StudyData
 from sweetspot.models.exported import FORMAT, FORMAT_VERSION, distribution_of
+from sweetspot.report.arms import ArmSummary, amount, arm_summaries, temperature
 from sweetspot.report.result import StudyResult
-from sweetspot.report.sentences import MEANING, percent, without_path
+from sweetspot.report.result_json import claim_dict
+from sweetspot.report.sentences import MEANING, finalists, further, percent, without_path
 from sweetspot.store import Student
-from sweetspot.study.confirmation import BEST
+from sweetspot.study.arms import BEST
 from sweetspot.study.inference import Interval
 from sweetspot.study.ranking import Ranked
-from sweetspot.study.space import ExternalPoint, Point, config_at
+from sweetspot.study.space import Alone, ExternalPoint, Point, config_at
 from sweetspot.study.visit import distillation_at, recipe_at
 
 _Z = 1.959964
@@ -107,7 +109,7 @@ def about(
             "purpose": student.purpose,
             "replicate": student.replicate,
             "chosen_by": "validation accuracy",
-            "chosen_among": _chosen_among(result, best),
+            "chosen_among": _chosen_among(result, best, student),
             "accuracy": _of_images(student_weights.accuracy, images, "validation"),
             "test_accuracy": _test_accuracy(student) if student_weights.is_same else None,
         },
@@ -131,9 +133,11 @@ def about(
             "test": _arm_accuracy(confirmed.accuracies[BEST], confirmed.intervals[BEST]) if confirmed else None,
         },
         "comparison": list(comparison(result)),
-        "confirmed": confirmed.verdict.confirmed if confirmed else None,
+        "confirmed": result.confirmed,
         "verdict": _verdict(result),
-        "test_looks": confirmed.plan.looks if confirmed else 0,
+        **{key: value for key, value in claim_dict(result).items() if key != "failed_arms"},  # why may name files
+        "failed_arms": sorted(confirmed.failed) if confirmed else [],
+        "further": [*finalists(result), *further(result)],
         "notes": list(_notes(result, best, student, teacher_weights, student_weights)),
         "versions": {
             "python": platform.python_version(),
@@ -180,8 +184,9 @@ def _test_accuracy(student: Student) -> dict[str, Any] | None:
     return _of_images(accuracy, len(student.test_correct), "test")
 
 
-def _chosen_among(result: StudyResult, best: Ranked) -> int:
-    return result.confirmation.plan.seeds if result.confirmation else len(best.students)
+def _chosen_among(result: StudyResult, best: Ranked, student: Student) -> int:
+    is_fresh = result.confirmation is not None and student.purpose == "confirm"
+    return result.confirmation.plan.seeds if is_fresh and result.confirmation else len(best.students)
 
 
 def _validation(result: StudyResult, best: Ranked) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _validation(result: StudyResult, best: Ranked) -> dict[str, Any]:
     }
 
 
-def _arm_accuracy(accuracies: list[float], interval: Interval) -> dict[str, Any]:
+def _arm_accuracy(accuracies: Sequence[float], interval: Interval) -> dict[str, Any]:
     return {
         **_interval(interval),
         "std": stdev(accuracies) if len(accuracies) > 1 else None,
@@ -213,19 +218,30 @@ def comparison(result: StudyResult) -> Iterator[dict[str, Any]]:
     confirmed = result.confirmation
     if confirmed is None:
         return
-    for arm, accuracies in confirmed.accuracies.items():
-        point = confirmed.plan.points.get(arm)
-        gain = confirmed.gains.get(arm)
+    for each in arm_summaries(result.config, confirmed):
+        if each.interval is None:
+            continue
+        source = each.source
         yield {
-            "arm": arm,
-            "batch_size": point.batch_size if isinstance(point, Point) else None,
-            "epochs": point.epochs if point is not None else None,
-            "name": point.name if isinstance(point, ExternalPoint) else None,
-            "model": config_at(result.config, point).teacher.model if point is not None else None,
-            "same_as_best": arm != BEST and point is not None and point == confirmed.plan.points[BEST],
-            "accuracy": _arm_accuracy(accuracies, confirmed.intervals[arm]),
-            "gain_of_best": None if arm == BEST or gain is None else _interval(gain),
+            "arm": each.arm,
+            "batch_size": source.batch_size if isinstance(source, Point) else None,
+            "epochs": None if isinstance(source, Alone) else source.epochs,
+            "name": source.name if isinstance(source, ExternalPoint) else None,
+            "model": None if isinstance(source, Alone) else config_at(result.config, source).teacher.model,
+            "amount": amount(each.arm, source),
+            "temperature": temperature(each.arm, source, result.config),
+            "same_as": each.same_as,
+            "same_as_best": each.same_as == BEST,
+            "accuracy": _arm_accuracy(each.accuracies, each.interval),
+            "gain_of_best": _gain(each),
         }
+
+
+def _gain(arm: ArmSummary) -> dict[str, float] | None:
+    """0 over what is the best point, too; None of itself."""
+    if arm.gain is not None:
+        return _interval(arm.gain)
+    return dict.fromkeys(("mean", "low", "high"), 0.0) if arm.is_best and arm.arm != BEST else None
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -246,6 +262,11 @@ def _notes(
         yield f"This is the best point so far: it has {count} of the {wanted} students that it needs to be called best."
     elif result.confirmation is None:
         yield "The best point is not confirmed: it is the best so far, by the validation accuracy of its students."
+    if result.confirmation is not None and result.confirmation.plan.claim == "this point":
+        yield (
+            "What was confirmed is the point, with fresh teachers of it: this teacher is the one that the search has "
+            "trained, and may be better or worse than they are."
+        )
     if best.is_under_trained:
         yield (
             f"The teacher is under-trained: its {best.steps:,} steps are fewer than search.min_steps = "

@@ -66,7 +66,7 @@ class Lines(Silent):
         super().__init__(console)
         self._spoke = time.monotonic()
         self._seen: set[int] | None = None
-        self._confirming = False
+        self._stage: str | None = None
 
     def show(self, result: StudyResult) -> None:
         rest = eta(result)
@@ -82,9 +82,10 @@ class Lines(Silent):
         if time.monotonic() - self._spoke > _SILENCE_SECONDS:
             for worker in result.workers:
                 self._say(f"{done(result)}  {worker_line(worker)}")
-        if rest == "confirming" and not self._confirming and any(w.phase == "student" for w in result.workers):
-            self._confirming = True
-            self._say("The search is done: confirming with fresh students on the test split.")
+        stage = result.stage
+        if stage is not None and not stage.is_over and stage.name != self._stage:
+            self._stage = stage.name
+            self._say(f"The search is done: {stage}.")
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()

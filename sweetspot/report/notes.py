@@ -17,7 +17,9 @@ from sweetspot.report.sentences import (
     cost,
     counted,
     ending,
+    finalists,
     finished,
+    further,
     looks,
     percent,
     pruning,
@@ -47,7 +49,7 @@ def study_note(result: StudyResult, url: URL, artifacts: str, now: datetime) -> 
         f"## {code(result.name)}",
         f"**What is searched.** {_searched(result)}",
         f"**Best so far.** {_best(result)}",
-        f"**What it means.** {_said(result.verdict)}",
+        f"**What it means.** {' '.join(map(_said, [result.verdict, *finalists(result), *further(result)]))}",
         f"**Where it stands.** {_standing(result)}",
         f"**Pruning.** {escaped(' '.join(pruning(result)))}",
         f"**Cost.** {escaped(cost(result))}.",
@@ -113,8 +115,10 @@ def _standing(result: StudyResult) -> str:
     workers = sum(not worker.is_silent for worker in result.workers)
     if workers and result.counts.finished < result.config.search.trials and result.record.ended is None:
         said += f" {workers} worker{'s are' if workers != 1 else ' is'} at it."
+    if result.stage is not None and not result.stage.is_over:
+        said += f" It is at {result.stage}."
     if result.confirmation is not None:
-        said += f" The confirmation is done. {looks(result.confirmation.plan.looks)}"
+        said += f" The confirmation is done. {looks(result.confirmation.plan.looks, result.confirmation.plan.look)}"
     return said
 
 

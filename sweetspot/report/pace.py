@@ -15,10 +15,13 @@ _LATEST = 20
 
 
 def eta(result: StudyResult, now: datetime | None = None) -> str:
-    """When the search will be over, in words; "ETA unknown" until a trial has told how long one takes."""
+    """When the search will be over, in words; "ETA unknown" until a trial has told how long one takes.
+
+    Once it is over: how far the tasks are that come after it.
+    """
     left = trials_left(result)
     if left <= 0:
-        return "confirming"
+        return "confirming" if result.stage is None or result.stage.is_over else str(result.stage)
     workers = sum(not worker.ended and not worker.is_silent for worker in result.workers)
     seconds = seconds_left(result.trials, left, workers, now or datetime.now())
     return "ETA unknown" if seconds is None else f"ETA {duration(seconds)}"

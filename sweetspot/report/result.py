@@ -1,28 +1,37 @@
-"""StudyResult: what a study has found, as values; and the JSON that programs read."""
+"""StudyResult: what a study has found, as values. (The JSON of it: :mod:`sweetspot.report.result_json`.)"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, get_args
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweetspot.config import StudyConfig
-from sweetspot.errors import RunError, UserError
+from sweetspot.config import ConfirmArm, StudyConfig
+from sweetspot.errors import UserError
+from sweetspot.report.companion import Stage, stage_of
 from sweetspot.report.curves import TeacherCurve, read_curves
 from sweetspot.report.points import PointSummary, summaries
 from sweetspot.store import Store, StudyRecord, WorkerRecord
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, Confirmation, confirmation, failed_arm
-from sweetspot.study.inference import Interval
+from sweetspot.study.arms import ECONOMY
+from sweetspot.study.choices import cheapest, teacher_seconds
+from sweetspot.study.conclusion import Confirmation, confirmation
+from sweetspot.study.confirmation import NEEDED, Plan, current_plan, failed_arms, is_current
+from sweetspot.study.equal_steps import EqualSteps, equal_steps
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
-from sweetspot.study.search import CONFIRM, Counts, companions, get_study, is_given_back, load
-from sweetspot.study.space import ExternalPoint, Point, config_at
+from sweetspot.study.search import CONFIRM, TASK, Counts, companions, get_study, is_given_back, load
+from sweetspot.study.space import ExternalPoint, Point
 from sweetspot.training.schedules import schedule
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
+
+_STALE = (
+    "out of date: the study has gone on since this confirmation, and another would compare other arms; the same "
+    "command as before runs it"
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class StudyResult:
     confirmation: Confirmation | None
     """Of the best point; None before there is one."""
     is_stale: bool
-    """A confirmation was made of an earlier best point; the search has found another since."""
+    """A confirmation was made, or begun, and another would compare other arms by now."""
     failed_arm: str | None
     """Which arm of the confirmation failed for good, and why."""
     cost: Cost
@@ -80,6 +89,14 @@ class StudyResult:
     train_images: int = 0
     """0 until they are known."""
     classes: tuple[str, ...] = ()
+    plan: Plan | None = None
+    """Of the latest confirmation, whatever it was of."""
+    cheapest: Ranked | None = None
+    """The point with the cheapest teacher of those that are as good as the best, as far as is known."""
+    cost_ratio: float | None = None
+    """Seconds to train that teacher, as a share of those of the best point's."""
+    left_out: tuple[str, ...] = ()
+    """The entries of ``[confirm] arms`` that this study leaves out."""
     curves: tuple[TeacherCurve, ...] = ()
     """Of the study's teachers along their epochs, by batch size; only where they were asked for."""
 
@@ -106,6 +123,21 @@ class StudyResult:
         return self.ranked[0] if self.ranked else None
 
     @property
+    def confirmed(self) -> bool | None:
+        """Whether the best point is; None where that is undecided, or not known (any more)."""
+        return None if self.confirmation is None or self.is_stale else self.confirmation.verdict.confirmed
+
+    @cached_property
+    def stage(self) -> Stage | None:
+        """Of the tasks that are trained beside the search."""
+        return stage_of(self.config, self.plan, self.confirming)
+
+    @cached_property
+    def equal_steps(self) -> EqualSteps | None:
+        """Whether batch size matters at equal steps; None where too little was visited to tell."""
+        return equal_steps(self.ranked, self.config.confirm.margin)
+
+    @property
     def epochs_mean(self) -> str:
         """What "a teacher of n epochs" is in this study: "truncated" or "annealed"."""
         return schedule(self.config.teacher.schedule, self.config.search.ladder[0]).epochs_mean
@@ -116,58 +148,40 @@ class StudyResult:
         Raises:
             RunError: if no trial has finished.
         """
-        best = self.best
-        if best is None:
-            raise RunError(f"the study {self.name!r} has no finished trial yet: see sweetspot status {self.name}")
-        confirmed = self.confirmation
-        return {
-            "study": self.name,
-            "dataset": self.config.data.dataset,
-            "teacher": config_at(self.config, best.point).teacher.model,
-            "student": self.config.student.model,
-            "batch_size": best.point.batch_size,
-            "epochs": best.point.epochs,
-            **({"parameters": dict(best.point.others)} if best.point.others else {}),
-            "steps": best.steps,
-            "under_trained": best.is_under_trained,
-            "epochs_mean": self.epochs_mean,
-            "accuracy": _accuracy(best.accuracies, "validation"),
-            "test_accuracy": _accuracy(confirmed.accuracies[BEST], "test") if confirmed else None,
-            **self.best_measures,
-            "confirmed": confirmed.verdict.confirmed if confirmed else None,
-            "verdict": self.verdict,
-            "test_looks": confirmed.plan.looks if confirmed else 0,
-            "baselines": self._baselines(confirmed),
-            "gain": {
-                "over_student_alone": _gain(confirmed, ALONE),
-                "over_most_accurate_teacher": _gain(confirmed, ACCURATE),
-                "over_longest_teacher": _gain(confirmed, LONGEST),
-                **{f"over_{arm}": _gain(confirmed, arm) for arm in _yours(confirmed)},
-            },
-            "trials": self.trials_dict(),
-            "cost": self.cost_dict(),
-        }
+        from sweetspot.report.result_json import best_dict
 
-    def _baselines(self, confirmed: Confirmation | None) -> dict[str, Any]:
-        baselines: dict[str, Any] = dict.fromkeys((ALONE, ACCURATE, LONGEST, *_yours(confirmed)))
-        if confirmed is None:
-            return baselines
-        for arm in baselines:
-            if arm not in confirmed.accuracies:
-                continue
-            baselines[arm] = _accuracy(confirmed.accuracies[arm], "test")
-            point = confirmed.plan.points[arm]
-            if isinstance(point, Point):
-                baselines[arm] |= {"batch_size": point.batch_size, "epochs": point.epochs}
-            elif point is not None:
-                baselines[arm] |= {"name": point.name, "model": point.model, "epochs": point.epochs}
-        return baselines
+        return best_dict(self)
+
+    def trials_dict(self) -> dict[str, int]:
+        """How many trials of each kind there are, as JSON has it."""
+        from sweetspot.report.result_json import trials_dict
+
+        return trials_dict(self)
+
+    def cost_dict(self) -> dict[str, Any]:
+        """The cost, as JSON has it."""
+        from sweetspot.report.result_json import cost_dict
+
+        return cost_dict(self)
+
+    def status_dict(self) -> dict[str, Any]:
+        """One entry of what ``sweetspot status --json`` prints."""
+        from sweetspot.report.result_json import status_dict
+
+        return status_dict(self)
+
+    def trials_list(self) -> list[dict[str, Any]]:
+        """What ``sweetspot trials --json`` prints: the trials in order, those given back left out."""
+        from sweetspot.report.result_json import trials_list
+
+        return trials_list(self)
 
     @property
     def verdict(self) -> str:
         """In words, what the confirmation found; or why there is none."""
         if self.confirmation is not None:
-            return self.confirmation.verdict.words
+            words = self.confirmation.verdict.words
+            return words if not self.is_stale else f"{_STALE}; it said: {words}"
         if self.failed_arm is not None:
             return f"not confirmed: the confirmation failed at {self.failed_arm}"
         if self.is_stale:
@@ -180,70 +194,6 @@ class StudyResult:
         if self.config.confirm.seeds == 0:
             return "not confirmed: the confirmation was left out; run the same command without --no-confirm"
         return "not confirmed yet: the best point so far, by validation accuracy"
-
-    def trials_dict(self) -> dict[str, int]:
-        counts = self.counts
-        return {
-            "complete": counts.complete,
-            "pruned": counts.pruned,
-            "failed": counts.failed,
-            "running": counts.running,
-            "waiting": counts.waiting,
-        }
-
-    def cost_dict(self) -> dict[str, Any]:
-        cost = self.cost
-        return {
-            "teacher_epochs_requested": cost.teacher_epochs_requested,
-            "teacher_epochs_trained": cost.teacher_epochs_trained,
-            "student_epochs": cost.student_epochs,
-            "seconds": round(cost.seconds, 3),
-        }
-
-    def status_dict(self) -> dict[str, Any]:
-        """One entry of what ``sweetspot status --json`` prints."""
-        best = self.best
-        return {
-            "study": self.name,
-            "dataset": self.config.data.dataset,
-            "trials": {**self.trials_dict(), "total": self.config.search.trials},
-            "ended": self.record.ended,
-            "best": None
-            if best is None
-            else {
-                "batch_size": best.point.batch_size,
-                "epochs": best.point.epochs,
-                **({"parameters": dict(best.point.others)} if best.point.others else {}),
-                "accuracy": _accuracy(best.accuracies, "validation"),
-                "confirmed": self.confirmation.verdict.confirmed if self.confirmation else None,
-            },
-            "workers": [
-                {
-                    "host": worker.host,
-                    "device": worker.device,
-                    "pid": worker.pid,
-                    "phase": worker.phase,
-                    **worker.detail,
-                    "last_seen": worker.last_seen.isoformat(timespec="seconds") + "Z",
-                }
-                for worker in self.workers
-            ],
-            "cost": self.cost_dict(),
-        }
-
-    def trials_list(self) -> list[dict[str, Any]]:
-        """What ``sweetspot trials --json`` prints: the trials in order, those given back left out."""
-        shown = [t for t in self.trials if not is_given_back(t)]
-        return [
-            {
-                "number": t.number,
-                "state": t.state.name.lower(),
-                **(t.params or t.system_attrs.get("fixed_params", {})),
-                "value": t.value if t.state == TrialState.COMPLETE else None,
-                **{k: v for k, v in sorted(t.user_attrs.items()) if k != "worker"},
-            }
-            for t in shown
-        ]
 
     @property
     def pruned(self) -> int:
@@ -347,21 +297,32 @@ def read_result(
     confirming: list[FrozenTrial] = []
     if companions(store, record.name):
         confirming = load(store, record.name + CONFIRM).get_trials(deepcopy=False)
-    confirmed = confirmation(store, record) if confirming and with_confirmation else None
-    is_current = confirmed is not None and bool(ranked) and ranked[0].point == confirmed.plan.points[BEST]
+    plan = current_plan(store, record.name) if confirming else None
+    confirmed = confirmation(store, record, ranked) if plan is not None and with_confirmation else None
+    is_of_best = plan is not None and bool(ranked) and ranked[0].point == plan.best
+    is_stale = (
+        with_confirmation
+        and plan is not None
+        and not (is_of_best and _is_current(store, record, plan, _has_gone_on(record, plan, trials, confirming)))
+    )
+    as_good = _cheapest(store, record, ranked, plan if is_of_best else None) if ranked and with_confirmation else None
     return StudyResult(
         record=record,
         trials=trials,
         ranked=tuple(ranked),
-        confirmation=confirmed if is_current else None,
-        is_stale=confirmed is not None and not is_current,
-        failed_arm=failed_arm(store, record.name) if confirming and confirmed is None else None,
+        confirmation=confirmed if is_of_best else None,
+        is_stale=is_stale,
+        failed_arm=_failed(store, record, plan) if plan is not None and with_confirmation and not confirmed else None,
         cost=Cost.of(trials, confirming),
         best_measures=_best_measures(store, record, ranked),
         workers=tuple(w for w in store.workers.of_study(record.name) if not w.ended),
         confirming=tuple(confirming),
         train_images=images,
         classes=tuple(attrs.get("classes", ())),
+        plan=plan,
+        cheapest=as_good,
+        cost_ratio=_cost_ratio(store, record, ranked[0], as_good) if as_good is not None else None,
+        left_out=_left_out(store, record),
         curves=_curves(store, record, ranked, trials, images) if with_curves and images else (),
     )
 
@@ -386,21 +347,48 @@ def _best_measures(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) 
     return {"teacher_accuracy": measured["validation"].values["accuracy"], **{name: views[name] for name in names}}
 
 
-def _yours(confirmed: Confirmation | None) -> list[str]:
-    """The arms of teachers that were trained elsewhere."""
-    points = confirmed.plan.points if confirmed else {}
-    return [arm for arm, point in points.items() if isinstance(point, ExternalPoint)]
+def _has_gone_on(
+    record: StudyRecord, plan: Plan, trials: Sequence[FrozenTrial], confirming: Sequence[FrozenTrial]
+) -> bool:
+    """Whether the search has found anything since a plan was made."""
+    planned = {task.to_json() for task in plan.all_tasks(record.config.teacher.seed)}
+    begun = [t.datetime_start for t in confirming if t.user_attrs.get(TASK) in planned and t.datetime_start]
+    ended = [t.datetime_complete for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return not begun or any(end is not None and end > min(begun) for end in ended)
 
 
-def _accuracy(values: Sequence[float], split: str) -> dict[str, Any]:
-    return {
-        "mean": fmean(values),
-        "std": stdev(values) if len(values) > 1 else None,
-        "replicates": len(values),
-        "split": split,
-    }
+def _is_current(store: Store, record: StudyRecord, plan: Plan, has_gone_on: bool) -> bool:
+    """Whether the next confirmation would compare what ``plan`` does, however many seeds it had."""
+    yours = {source.weights for source in plan.arms.values() if isinstance(source, ExternalPoint)}
+    there = {t.weights for t in store.external_teachers.of_data(record.data_hash)}
+    if not has_gone_on and ("your_teacher" not in record.config.confirm.arms or yours == there):
+        return True
+    confirm = record.config.confirm.model_copy(update={"seeds": plan.seeds, "teachers": plan.teachers})
+    return is_current(store, replace(record, config=record.config.model_copy(update={"confirm": confirm})), plan)
 
 
-def _gain(confirmed: Confirmation | None, arm: str) -> dict[str, float] | None:
-    gain: Interval | None = confirmed.gains[arm] if confirmed else None
-    return None if gain is None else {"mean": gain.mean, "low": gain.low, "high": gain.high}
+def _failed(store: Store, record: StudyRecord, plan: Plan) -> str | None:
+    """Which arm that is needed failed for good, and why."""
+    return next((f"{arm}: {why}" for arm, why in failed_arms(store, record, plan).items() if arm in NEEDED), None)
+
+
+def _cheapest(store: Store, record: StudyRecord, ranked: list[Ranked], plan: Plan | None) -> Ranked | None:
+    """Of ``plan``, or by the ranking; None where the best point is under-trained."""
+    if ranked[0].is_under_trained:
+        return None
+    planned = plan.arms.get(ECONOMY) if plan is not None else None
+    point = planned if isinstance(planned, Point) else cheapest(store, record, ranked)
+    return next((each for each in ranked if each.point == point), None)
+
+
+def _cost_ratio(store: Store, record: StudyRecord, best: Ranked, other: Ranked) -> float | None:
+    if other.point == best.point:
+        return 1.0
+    dear, cheap = (teacher_seconds(store, record, each.point) for each in (best, other))
+    return cheap / dear if cheap is not None and dear else None
+
+
+def _left_out(store: Store, record: StudyRecord) -> tuple[str, ...]:
+    left = [arm for arm in get_args(ConfirmArm) if arm not in record.config.confirm.arms]
+    has_teachers = bool(store.external_teachers.of_data(record.data_hash))
+    return tuple(arm for arm in left if arm != "your_teacher" or has_teachers)

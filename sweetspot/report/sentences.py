@@ -3,23 +3,15 @@
 Plain text: whoever puts it into a page, a note or a terminal escapes it for that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from sweetspot.config import NoPruner, StudyConfig
 from sweetspot.report.result import StudyResult
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST, YOURS
+from sweetspot.study.choices import LRCheck
+from sweetspot.study.confirmation import FINALIST, Plan
 from sweetspot.study.jobs import FULL
-from sweetspot.study.space import AnyPoint, ExternalPoint, Point, config_at
-
-ARM_NAMES = {
-    BEST: "the best point",
-    ALONE: "no teacher",
-    ACCURATE: "most accurate teacher",
-    LONGEST: "longest teacher",
-    YOURS: "your teacher",
-}
-"""What people call the arms of a confirmation; those of teachers of theirs bear the teachers' names, too."""
+from sweetspot.study.space import Point, config_at
 
 MEANING = {
     "truncated": "a longer run stopped there",
@@ -28,6 +20,7 @@ MEANING = {
 """What a teacher of so many epochs is."""
 
 _MOST_NAMES = 4
+_RATES = {0.5: "at half the learning rate", 1.0: "as searched", 2.0: "at double"}
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
@@ -86,23 +79,6 @@ def headline(result: StudyResult) -> str:
     return f"{result.name}: {teachers(config)} teaches {config.student.model} on {dataset}"
 
 
-def arm_name(arm: str, point: AnyPoint | None) -> str:
-    """What people call an arm of a confirmation."""
-    return arm_called(arm, point.name if isinstance(point, ExternalPoint) else None)
-
-
-def arm_called(arm: str, teacher: str | None) -> str:
-    """The same from the name of the teacher that was trained elsewhere; None: it is the arm of none."""
-    return ARM_NAMES.get(arm, arm) if teacher is None else f"{ARM_NAMES[YOURS]} {teacher}"
-
-
-def place(point: AnyPoint | None) -> str:
-    """Where an arm's teacher comes from; "" where there is none."""
-    if isinstance(point, ExternalPoint):
-        return f"{point.model}, {counted(point.epochs, 'epoch')}"
-    return "" if point is None else str(point)
-
-
 # -- how far it is ----------------------------------------------------------------------------------------------------
 
 
@@ -138,14 +114,113 @@ def reservations(result: StudyResult) -> list[str]:
     if best.point.epochs == ladder[-1] and len(ladder) > 1:
         said.append(f"It is at the longest epochs searched ({ladder[-1]}): a longer ladder may find a better one.")
     if not best.is_settled:
-        few, needed = counted(len(best.accuracies), "student"), result.config.student.replicates.max
-        said.append(f"It has {few}, and needs {needed} before it can be called best.")
+        few, replicates = counted(len(best.accuracies), "student"), result.config.student.replicates
+        races = ": racing gives the leaders theirs once the search is over" if replicates.min < replicates.max else ""
+        said.append(f"It has {few}, and needs {replicates.max} before it can be called best{races}.")
     return said
 
 
-def looks(count: int) -> str:
-    """How often the test split has been looked at, beside a confirmation."""
-    return f"The test split has had {counted(count, 'look')}, this confirmation included."
+# -- the confirmation -------------------------------------------------------------------------------------------------
+
+
+def students_each(teachers: int, students: int) -> str:
+    """The students of each arm of a confirmation."""
+    if not teachers:
+        return f"{counted(students, 'fresh student')} each"
+    return f"{teachers:,} fresh teachers x {counted(students, 'student')} each"
+
+
+def about(plan: Plan) -> str:
+    """What a confirmation is about."""
+    if plan.claim == "this point":
+        return "It is about the point: every arm has fresh teachers, so that its intervals are over teachers, too."
+    return "It is about this teacher: its intervals are over students and images, and say nothing of other teachers."
+
+
+def looks(count: int, own: int) -> str:
+    """How often the test split has been looked at, beside a confirmation.
+
+    Args:
+        count: by all studies on the data.
+        own: by this study's confirmations.
+    """
+    mine = "" if own == count else f", {own:,} of them by this study"
+    return f"The test split has had {counted(count, 'look')}{mine}, this confirmation included."
+
+
+def further(result: StudyResult) -> list[str]:
+    """What is told beside the verdict: the cheaper teacher, batch size at equal steps, learning rates, pairing."""
+    said = []
+    if (cheaper := economy(result)) is not None:
+        said.append(cheaper)
+    if result.equal_steps is not None:
+        said.append(sentence(result.equal_steps.words))
+    confirmed = result.confirmation
+    if confirmed is not None and confirmed.lr_check is not None:
+        said.append(learning_rates(confirmed.lr_check))
+    if confirmed is not None and confirmed.correlations:
+        said.append(pairing(list(confirmed.correlations.values())))
+    return said
+
+
+def economy(result: StudyResult) -> str | None:
+    """The cheapest teacher that is as good as the best point's, and how sure that is; None where nothing is known."""
+    cheapest, best, confirmed = result.cheapest, result.best, result.confirmation
+    if cheapest is None or best is None:
+        return None
+    margin = f"{100 * result.config.confirm.margin:g} points"
+    if cheapest.point == best.point:
+        return f"No cheaper teacher was found whose students are within {margin} of the best point's."
+    cost = "" if result.cost_ratio is None else f" at {percent(result.cost_ratio, 0)} of the teacher's training"
+    found = confirmed.economy if confirmed is not None and not result.is_stale else None
+    if found is None:
+        return (
+            f"As good so far,{cost}: {cheapest.point} (within {margin} of the best point on the validation split; not "
+            "confirmed)."
+        )
+    standing = {
+        True: f"As good,{cost}: {cheapest.point} (confirmed).",
+        None: f"Perhaps as good,{cost}: {cheapest.point} (undecided).",
+        False: f"Cheaper,{cost}, but not as good: {cheapest.point}.",
+    }
+    return standing[found.confirmed]
+
+
+def learning_rates(check: LRCheck) -> str:
+    """What half and double the learning rate do to the best batch size and to the runner-up."""
+    best, rival = check.batch_sizes
+    said, ahead = [], []
+    for factor, mine, other in check.accuracies:
+        rate = _RATES.get(factor, f"at {factor:g} times it")
+        if mine is None or other is None:
+            said.append(f"{rate} one could not be trained")
+        else:
+            said.append(f"{rate} {percent(mine)} against {percent(other)}")
+            ahead.append(mine > other)
+    stays = "it stays ahead" if ahead and all(ahead) else "which is ahead depends on the learning rate"
+    return f"Batch {best} against batch {rival} on the validation split: {', '.join(said)}: {stays}."
+
+
+def pairing(correlations: Sequence[float]) -> str:
+    """How the accuracies of students with the same seeds go together."""
+    low, high = min(correlations), max(correlations)
+    between = f"{low:.2f}" if len(correlations) == 1 else f"{low:.2f} to {high:.2f}"
+    return (
+        f"Students of the best point and of the other arms with the same seeds correlate by {between}: reported, not "
+        "relied on."
+    )
+
+
+def finalists(result: StudyResult) -> list[str]:
+    """The verdicts of the finalists after the best point; empty where there are none."""
+    confirmed = result.confirmation
+    if confirmed is None:
+        return []
+    arms = [arm for arm in confirmed.accuracies if arm.startswith(FINALIST)]
+    return [
+        f"Finalist {arm.removeprefix(f'{FINALIST}_')} ({confirmed.plan.arms[arm]}): {sentence(verdict.words)}"
+        for arm, verdict in zip(arms, confirmed.verdicts[1:], strict=True)
+    ]
 
 
 # -- what was pruned, and what it cost --------------------------------------------------------------------------------

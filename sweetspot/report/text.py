@@ -1,6 +1,6 @@
 """Results as text for people: the summary, and the tables of status and trials."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -9,28 +9,29 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sweetspot.report.arms import ArmSummary, arm_summaries
 from sweetspot.report.result import StudyResult
 from sweetspot.report.sentences import (
     MEANING,
-    arm_name,
     by_state,
     cost,
     counted,
-    duration,
     ending,
     false_prunes,
+    finalists,
     finished,
+    further,
     headline,
     looks,
     percent,
     reservations,
+    students_each,
 )
 from sweetspot.store import WorkerRecord
-from sweetspot.study.confirmation import BEST
-from sweetspot.study.estimate import Estimate
+from sweetspot.study.arms import BEST
 from sweetspot.study.inference import Interval
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import Point
+from sweetspot.study.space import ExternalPoint, Point
 
 
 def size(count: float) -> str:
@@ -67,8 +68,9 @@ def summary(result: StudyResult) -> RenderableType:
     if confirmed is not None:
         parts += [Text(), _arms(result)]
     parts += [Text(), Text.assemble(("Verdict: ", "bold"), result.verdict)]
+    parts += map(Text, [*finalists(result), *further(result)])
     if confirmed is not None:
-        parts.append(Text(looks(confirmed.plan.looks)))
+        parts.append(Text(looks(confirmed.plan.looks, confirmed.plan.look)))
     parts += [Text(), Text(f"Spent: {finished(result)} ({by_state(result)}). {cost(result)}.")]
     if result.would_have_pruned[1]:
         parts.append(Text(false_prunes(result)))
@@ -84,8 +86,9 @@ def _arms(result: StudyResult) -> Table:
     """One row per arm; fits 80 columns. Accuracies in per cent, gains in percentage points."""
     confirmed = result.confirmation
     assert confirmed is not None
+    plan = confirmed.plan
     table = Table(
-        title=f"Test accuracy of {confirmed.plan.seeds} fresh students each, % [95 % interval]",
+        title=f"Test accuracy of {students_each(plan.teachers, plan.seeds)}, % [95 % interval]",
         title_justify="left",
         title_style="",
         box=None,
@@ -96,20 +99,30 @@ def _arms(result: StudyResult) -> Table:
     table.add_column("batch x epochs", justify="right")
     table.add_column("accuracy", justify="right")
     table.add_column("gain of best point", justify="right")
-    for arm, point in confirmed.plan.points.items():
-        name, where = escape(arm_name(arm, point)), ""
-        if isinstance(point, Point):
-            where = f"{point.batch_size} x {point.epochs}"
-        elif point is not None:
-            where = counted(point.epochs, "epoch")
-        if arm not in confirmed.accuracies:
-            table.add_row(name, where, "could not be trained", "")
-            continue
-        gain = confirmed.gains[arm] if arm != BEST else None
-        same = arm != BEST and point == confirmed.plan.points[BEST]
-        said = "same point" if same else _interval(gain, "+") if gain else ""
-        table.add_row(name, where, _interval(confirmed.intervals[arm]), said)
+    arms = arm_summaries(result.config, confirmed)
+    names = {each.arm: each.name for each in arms}
+    for each in arms:
+        where = ""
+        if isinstance(each.source, Point):
+            where = f"{each.source.batch_size} x {each.source.epochs}"
+        elif isinstance(each.source, ExternalPoint):
+            where = counted(each.source.epochs, "epoch")
+        accuracy = _interval(each.interval) if each.interval is not None else "could not be trained"
+        table.add_row(escape(each.name), where, accuracy, escape(gain_text(each, names)))
     return table
+
+
+def gain_text(arm: ArmSummary, names: Mapping[str, str]) -> str:
+    """The best point's gain over an arm; of one that is another one, which.
+
+    Args:
+        names: what people call the arms.
+    """
+    if arm.interval is None:
+        return ""
+    if arm.same_as is not None:
+        return "same point" if arm.same_as == BEST else f"as {names[arm.same_as]}"
+    return _interval(arm.gain, "+") if arm.gain is not None else ""
 
 
 def _interval(interval: Interval, sign: str = "") -> str:
@@ -130,18 +143,31 @@ def _further(result: StudyResult) -> RenderableType:
 
 
 def status_table(results: Iterable[StudyResult]) -> RenderableType:
-    """One row per study."""
+    """One row per study. Tasks are what comes after a search: its leaders' students, choices, the confirmation."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("study", "data", "done", "pruned", "running", "best so far", "student", "teacher epochs", "workers"):
+    columns = (
+        "study",
+        "data",
+        "done",
+        "pruned",
+        "running",
+        "tasks",
+        "best so far",
+        "student",
+        "teacher epochs",
+        "workers",
+    )
+    for column in columns:
         table.add_column(column, justify="left" if column in ("study", "data", "best so far") else "right")
     for result in results:
-        best, counts = result.best, result.counts
+        best, counts, stage = result.best, result.counts, result.stage
         table.add_row(
             escape(result.name),
             escape(result.config.data.dataset),
             f"{counts.finished}/{result.config.search.trials}",
             str(counts.pruned),
             str(counts.running),
+            f"{stage.done}/{stage.total}" if stage is not None else "",
             str(best.point) if best else "",
             percent(fmean(best.accuracies)) if best else "",
             f"{result.cost.teacher_epochs_trained}/{result.cost.teacher_epochs_requested}",
@@ -219,19 +245,3 @@ def worker_line(worker: WorkerRecord) -> str:
     ]
     entropy = f", S {detail['similarity_entropy']:.3f}" if "similarity_entropy" in detail else ""
     return f"{where}: {point}: {doing}, epoch {detail['epoch']}{entropy}"
-
-
-def estimate_text(cost: Estimate, what: str, device: str, workers: int) -> str:
-    """What a study will cost, before it starts."""
-    long = cost.seconds > 86400
-    warning = (
-        " That is days on this device: for an answer in minutes run sweetspot optimize --dataset digits, for one in "
-        "hours --dataset fashion_mnist; or use a GPU, smaller networks, fewer trials or a shorter ladder."
-        if long
-        else ""
-    )
-    return (
-        f"{what} on {device}, {workers} worker{'s' * (workers != 1)}: about {cost.teacher_epochs:,} teacher epochs "
-        f"({cost.teacher_epochs_unshared:,} without sharing), {cost.student_epochs:,} student epochs, "
-        f"{size(cost.disk_bytes)} of disk, {duration(cost.seconds)}.{warning}"
-    )

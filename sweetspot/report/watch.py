@@ -6,17 +6,19 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from sweetspot.errors import one_line
+from sweetspot.report.arms import arm_name
+from sweetspot.report.companion import Stage
 from sweetspot.report.live import best_so_far, done, under_way, what_became
 from sweetspot.report.pace import eta, seconds_left, trials_left
 from sweetspot.report.result import StudyResult, read_result
-from sweetspot.report.sentences import arm_name, counted, duration, percent
+from sweetspot.report.sentences import counted, duration, percent, students_each
 from sweetspot.report.workers import state
 from sweetspot.store import Store, WorkerRecord
-from sweetspot.study.confirmation import Plan, current_plan
-from sweetspot.study.search import CONFIRM, is_given_back, load
+from sweetspot.study.confirmation import Plan, outcomes
+from sweetspot.study.search import is_given_back
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,25 @@ class Look:
     Attributes:
         at: the moment, in UTC.
         workers: all that are known to be at the study, dead ones included.
-        plan: of the confirmation; None before there is one.
-        confirming: the trials of that plan.
+        confirmed: the mean test accuracy of each arm of the plan that is done, a fraction.
         is_done: nothing is left to be done, and nobody is at it.
     """
 
     at: datetime
     result: StudyResult
     workers: tuple[WorkerRecord, ...]
-    plan: Plan | None
-    confirming: tuple[FrozenTrial, ...]
+    confirmed: Mapping[str, float]
     is_done: bool
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of the confirmation; None before there is one."""
+        return self.result.plan
+
+    @property
+    def stage(self) -> Stage | None:
+        """Of the tasks that are trained beside the search."""
+        return self.result.stage
 
     @property
     def is_searching(self) -> bool:
@@ -48,14 +58,6 @@ class Look:
         return [worker for worker in self.workers if not worker.ended and not worker.is_silent]
 
     @property
-    def confirmed(self) -> dict[str, float]:
-        """The mean test accuracy of each arm that is done, a fraction."""
-        if self.plan is None:
-            return {}
-        complete = [t for t in self.confirming if t.state == TrialState.COMPLETE and t.value is not None]
-        return {self.plan.arm_of(t.params): float(t.value or 0.0) for t in complete}
-
-    @property
     def eta(self) -> str:
         """When what is being done will be over, in words."""
         now = self.at.astimezone().replace(tzinfo=None)  # as Optuna's times are
@@ -63,13 +65,13 @@ class Look:
             return "done"
         if self.is_searching and trials_left(self.result) > 0:
             return f"search: {eta(self.result, now)}"
-        if self.plan is None:
-            return "search done" if not self.is_searching else "search: the last trials"
-        left = len(self.plan.distinct) - len(self.confirmed)
-        if left <= 0:
-            return "confirmation done"
-        seconds = seconds_left(self.confirming, left, len(self.living), now)
-        return f"confirmation: ETA {duration(seconds)}" if seconds is not None else "confirmation: ETA unknown"
+        stage = self.stage
+        if stage is None:
+            return "search: the last trials" if self.is_searching else "search done"
+        if stage.is_over:
+            return f"{stage.doing}: done"
+        seconds = seconds_left(stage.trials, stage.total - stage.done, len(self.living), now)
+        return f"{stage.doing}: ETA {duration(seconds)}" if seconds is not None else f"{stage.doing}: ETA unknown"
 
 
 def look_at(store: Store, name: str, at: datetime, *, has_work: bool) -> Look:
@@ -83,12 +85,9 @@ def look_at(store: Store, name: str, at: datetime, *, has_work: bool) -> Look:
     """
     workers = tuple(store.workers.of_study(name))
     is_done = not has_work and all(worker.ended or worker.is_silent for worker in workers)
-    plan = current_plan(store, name)
-    confirming: tuple[FrozenTrial, ...] = ()
-    if plan is not None:
-        trials = load(store, name + CONFIRM).get_trials(deepcopy=False)
-        confirming = tuple(t for t in trials if t.user_attrs.get("plan") == plan.to_json())
-    return Look(at, read_result(store, name, with_confirmation=is_done), workers, plan, confirming, is_done)
+    result = read_result(store, name, with_confirmation=is_done)
+    known = outcomes(store, result.record, result.plan) if result.plan is not None else {}
+    return Look(at, result, workers, {arm: float(o.correct.mean()) for arm, o in known.items()}, is_done)
 
 
 @dataclass(frozen=True)
@@ -137,16 +136,11 @@ def _standing(look: Look) -> Event:
     parts = [
         f"{result.name}: {done(result)} trials, {under_way(result)}",
         best_so_far(result),
-        *([_arms(look)] if look.plan is not None else []),
+        *([str(look.stage)] if look.stage is not None else []),
         counted(len(look.living), "worker"),
         look.eta,
     ]
     return Event(look.at, "study", "  |  ".join(parts), result.status_dict())
-
-
-def _arms(look: Look) -> str:
-    assert look.plan is not None
-    return f"{len(look.confirmed)} of {len(look.plan.distinct)} arms confirmed"
 
 
 def _changes(before: Look, after: Look) -> Iterator[Event]:
@@ -154,6 +148,7 @@ def _changes(before: Look, after: Look) -> Iterator[Event]:
     yield from _trials(before, after)
     yield from _best(before, after)
     yield from _search(before, after)
+    yield from _tasks(before, after)
     yield from _confirmation(before, after)
 
 
@@ -220,26 +215,38 @@ def _search(before: Look, after: Look) -> Iterator[Event]:
         )
 
 
-def _confirmation(before: Look, after: Look) -> Iterator[Event]:
-    if after.plan is None:
+def _tasks(before: Look, after: Look) -> Iterator[Event]:
+    """A stage that has begun, or has come further."""
+    now, was = after.stage, before.stage
+    if now is None or (was is not None and (was.name, was.done, was.total) == (now.name, now.done, now.total)):
         return
-    is_same = before.plan is not None and before.plan.to_json() == after.plan.to_json()
-    arms = len(after.plan.distinct)
+    text = f"{now}  |  {after.eta}"
+    yield Event(after.at, "tasks", text, {"stage": now.name, "done": now.done, "total": now.total})
+
+
+def _confirmation(before: Look, after: Look) -> Iterator[Event]:
+    plan = after.plan
+    if plan is None:
+        return
+    is_same = before.plan is not None and before.plan.to_json() == plan.to_json()
     if not is_same:
-        point = after.plan.points["best_point"]
-        text = f"confirming {point} with {after.plan.seeds} fresh students in each of {arms} arms"
-        yield Event(after.at, "confirmation", text, {"arms": list(after.plan.distinct), "seeds": after.plan.seeds})
+        each = students_each(plan.teachers, plan.seeds)
+        values = {"arms": list(plan.arms), "teachers": plan.teachers, "seeds": plan.seeds}
+        yield Event(after.at, "confirmation", f"confirming {plan.best}: {each}, in {len(plan.arms)} arms", values)
     told = before.confirmed if is_same else {}
     for arm, accuracy in after.confirmed.items():
         if arm not in told:
-            name = arm_name(arm, after.plan.points[arm])
-            text = f"{_arms(after)}: {name}: test accuracy {percent(accuracy)}  |  {after.eta}"
-            yield Event(after.at, "arm", text, {"arm": arm, "test_accuracy": accuracy})
+            name = arm_name(arm, plan.arms[arm], after.result.config)
+            yield Event(
+                after.at,
+                "arm",
+                f"{name}: test accuracy {percent(accuracy)}  |  {after.eta}",
+                {"arm": arm, "test_accuracy": accuracy},
+            )
 
 
 def _end(look: Look) -> Event:
     result = look.result
-    confirmed = result.confirmation.verdict.confirmed if result.confirmation is not None else None
     text = "done: no trial was completed" if result.best is None else f"done: {best_so_far(result)}; {result.verdict}"
-    values = {"verdict": result.verdict, "confirmed": confirmed, "ended": result.record.ended}
+    values = {"verdict": result.verdict, "confirmed": result.confirmed, "ended": result.record.ended}
     return Event(look.at, "done", text, values)

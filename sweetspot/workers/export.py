@@ -26,7 +26,6 @@ from sweetspot.store.artifacts import DamagedBlobError
 from sweetspot.store.students import student_run
 from sweetspot.store.url import data_folder
 from sweetspot.student.distillation import TrainedStudent, correctness
-from sweetspot.study.confirmation import BEST
 from sweetspot.study.ranking import Ranked
 from sweetspot.study.space import AnyPoint
 from sweetspot.study.visit import Visit, distillation_at
@@ -156,13 +155,13 @@ def _save(path: Path, content: bytes) -> None:
 def chosen_student(store: Store, result: StudyResult, best: Ranked) -> Student:
     """The student that is exported: the highest validation accuracy, the lowest replicate of equals.
 
-    Of the confirmation's fresh students where there are such of this point, otherwise of the search's; never by the
+    Of the confirmation's fresh students where there are such of this teacher, otherwise of the search's; never by the
     test split.
     """
     students = list(best.students)
-    if result.confirmation is not None:
+    if result.confirmation is not None and result.confirmation.plan.claim == "this teacher":
         plan = result.confirmation.plan
-        key = distillation_at(result.config, result.record.data_hash, plan.points[BEST]).hash
+        key = distillation_at(result.config, result.record.data_hash, plan.best).hash
         rows = store.students.of([key], "confirm", plan.test_hash).get(key, [])
         students = [row for row in rows if row.replicate < plan.seeds]
     return max(students, key=lambda s: (s.accuracy, -s.replicate))

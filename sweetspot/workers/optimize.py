@@ -22,14 +22,16 @@ from sweetspot.data.study_data import StudyData, check_batch_sizes, load_study_d
 from sweetspot.data.views import padded_size
 from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
+from sweetspot.report.estimate import estimate_text, side_by_side
 from sweetspot.report.live import Progress, progress
 from sweetspot.report.result import StudyResult, read_result
-from sweetspot.report.text import estimate_text
+from sweetspot.report.sentences import counted
 from sweetspot.store import Store
 from sweetspot.store.outage import DatabaseDownError
 from sweetspot.store.url import data_folder
 from sweetspot.study.estimate import Estimate, Shape, disk_bytes, estimate, with_trials
 from sweetspot.study.jobs import FAILED
+from sweetspot.study.racing import Race
 from sweetspot.study.search import Counts, check_name, create_or_continue, load
 from sweetspot.study.space import points
 from sweetspot.study.workplace import resolved
@@ -84,13 +86,14 @@ def run_devices(run: Run) -> list[str]:
 
 
 def plan(
-    config: StudyConfig, run: Run, data: StudyData | None = None, trials: int | None = None
+    config: StudyConfig, run: Run, data: StudyData | None = None, trials: int | None = None, *, table: bool = True
 ) -> tuple[Estimate, str]:
     """The expected cost, and the sentence that says it. Creates nothing.
 
     Args:
         data: the study's data where it is loaded already.
         trials: how many are left; None: the study's total.
+        table: whether a table follows the sentence, of what sharing saves.
 
     Raises:
         UserError: if the configuration, the data or a device is not to be had.
@@ -105,8 +108,11 @@ def plan(
         trials = min(trials, len(every))
     config = with_trials(config, trials)
     cost = estimate(resolved(config, workers[0]), shape, prepare(workers[0], config.run), len(workers))
-    what = f"{trials} trials of {config.student.replicates.max} students"
-    return cost, estimate_text(cost, what, describe(workers[0]), len(workers))
+    race = Race.of(config)
+    least = f"{race.minimum} to " if race.minimum < race.maximum else ""
+    what = f"{counted(trials, 'trial')} of {least}{counted(race.maximum, 'student')}"
+    said = estimate_text(cost, what, describe(workers[0]), len(workers))
+    return cost, f"{said}\n\n{side_by_side(cost)}" if table else said
 
 
 def _load(config: StudyConfig, run: Run, workers: list[str]) -> StudyData:
@@ -156,7 +162,7 @@ def run_study(config: StudyConfig, run: Run, console: Console, *, quiet: bool) -
         left = config.search.trials - _done(store, run.name)
         if left > 0:
             check_free_space(store, disk_bytes(with_trials(config, left), Shape.of(data)))
-        cost = plan(config, run, data, left)[1] if left > 0 and not quiet else None
+        cost = plan(config, run, data, left, table=False)[1] if left > 0 and not quiet else None
         record = create_or_continue(store, run.name, config, data)
         for line in filter(None, (note, cost, nothing_shared(config), advice_on_workers(store, len(workers)))):
             console.print(Text(line), soft_wrap=True)

@@ -234,7 +234,7 @@ def advice_on_workers(store: Store, workers: int) -> str | None:
 
 
 def has_work(store: Store, record: StudyRecord) -> bool:
-    """Whether a study has trials, or its confirmation arms, that are not finished."""
+    """Whether a study has trials, or tasks after them, that are not finished."""
     trials = load(store, record.name).get_trials(deepcopy=False)
     if not record.ended and Counts.of(trials).finished < record.config.search.trials:
         return True
@@ -261,7 +261,7 @@ def search_and_confirm(
         StoppedError: if the worker is asked to stop; so do :func:`~sweetspot.study.claim.run_next`'s other errors.
     """
     show = contents or _Nowhere()
-    planned = is_last_look = False
+    planned = told = False
     waited = 0.0
     busy = taken = 0
     show.refresh()
@@ -270,22 +270,24 @@ def search_and_confirm(
             raise StoppedError
         outcome = run_next(search, workplace)
         if outcome == Outcome.RAN:
-            planned = is_last_look = False  # what is found now may be another best point
+            planned = told = False  # what is found now may be another best point
             show.refresh()
         elif outcome == Outcome.DONE:
             if not planned:
                 planned = _plan_confirmation(search.study.study_name, workplace, sleep)
+            if not told:
                 show.finish(may_wait=False)
+                told = True
             outcome = run_next(confirming, workplace) if planned else Outcome.DONE
             if outcome == Outcome.RAN:
                 show.refresh()
             if outcome == Outcome.DONE:
-                if not planned or is_last_look:
+                if not planned:
                     workplace.leases.free_of_dead()
                     show.finish()
                     return taken
-                planned = False  # planning once more queues the arms that failed
-            is_last_look = outcome == Outcome.DONE
+                planned = False  # these tasks are done: others may come next, or some of them again
+                continue
         taken += outcome == Outcome.RAN
         busy = busy + 1 if outcome == Outcome.BUSY else 0
         if outcome == Outcome.BUSY:
@@ -310,7 +312,7 @@ class _Nowhere:
 
 
 def _plan_confirmation(name: str, workplace: Workplace, sleep: Callable[[float], None]) -> bool:
-    """Plan the confirmation of a search that is done, unless somebody else has; whether there is one.
+    """Queue what comes next once a search is done, unless somebody else has; whether there is anything to be done.
 
     Raises:
         StoppedError: if the worker is asked to stop meanwhile.

@@ -113,8 +113,11 @@ def test_status_of_an_empty_storage_says_how_to_start(command: Callable[..., Any
 def test_a_dry_run_says_the_cost_and_creates_nothing(command: Callable[..., Any]) -> None:
     said = command("optimize", "--dataset", "digits", "--dry-run", "--workers", "3", "--device", "cpu")
     assert (said.status, said.err) == (0, "")
-    for words in ("24 trials of 3 students", "3 workers", "teacher epochs", "student epochs", "of disk"):
-        assert words in said.out
+    sentence, table = said.out.split("\n\n")
+    for words in ("24 trials of ", " students on ", "3 workers", "teacher epochs", "student epochs", "of disk"):
+        assert words in sentence
+    assert table.split()[:4] == ["plain", "shared", "teacher", "epochs"]
+    assert max(map(len, table.splitlines())) <= 80
     assert home() == []
 
 
@@ -123,8 +126,8 @@ def test_a_dry_run_for_programs_is_json(command: Callable[..., Any]) -> None:
     assert (said.status, said.err) == (0, "")
     cost = json.loads(said.out)
     assert cost["teacher_epochs"] == cost["teacher_epochs_unshared"] == 1
-    assert cost["student_epochs"] == 1
-    assert cost["seconds"] > 0
+    assert cost["student_epochs"] == cost["plain"]["student_epochs"] == cost["shared"]["student_epochs"] == 1
+    assert cost["seconds"] == cost["shared"]["seconds"] > 0
     assert cost["disk_bytes"] > 0
     assert home() == []
 

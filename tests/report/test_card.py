@@ -53,9 +53,18 @@ def about(name: str = "digits", **changes: Any) -> dict[str, Any]:
         "comparison": [
             {"arm": "best_point", "batch_size": 64, "epochs": 32, "name": None, "model": name, "same_as_best": False,
              "accuracy": mean, "gain_of_best": None},
+            {"arm": "label_smoothing", "batch_size": None, "epochs": None, "name": None, "model": None, "amount": 0.05,
+             "same_as_best": False, "accuracy": mean, "gain_of_best": {"mean": 0.01, "low": 0.0, "high": 0.02}},
+            {"arm": "most_accurate_teacher", "batch_size": 64, "epochs": 16, "name": None, "model": name,
+             "same_as_best": False, "accuracy": mean, "gain_of_best": {"mean": 0.01, "low": 0.0, "high": 0.02}},
+            {"arm": "longest_teacher", "batch_size": 64, "epochs": 16, "name": None, "model": name,
+             "same_as": "most_accurate_teacher", "same_as_best": False, "accuracy": mean,
+             "gain_of_best": {"mean": 0.01, "low": 0.0, "high": 0.02}},
             {"arm": "your_teacher", "batch_size": None, "epochs": 9, "name": name, "model": name, "same_as_best": False,
              "accuracy": mean, "gain_of_best": {"mean": 0.0253, "low": 0.008, "high": 0.044}},
         ],
+        "claim": "this teacher", "teachers": 0, "seeds": 10, "look": 1,
+        "further": ["As good, at 33 % of the teacher's training: batch 64, 8 epochs (confirmed)."],
         "confirmed": None,
         "verdict": "undecided: more [confirm] seeds would narrow it.",
         "test_looks": 1,
@@ -78,6 +87,10 @@ def test_it_says_what_was_found_with_intervals() -> None:
         "- It needs 3 students.",
         "| the best point | 64 x 32 | 94.12 [92.0, 96.0] |  |",
         "| +2.53 [+0.8, +4.4] |",
+        "| label smoothing (0.05) |  | 94.12 [92.0, 96.0] | +1.00 [+0.0, +2.0] |",
+        "| longest teacher | 64 x 16 | 94.12 [92.0, 96.0] | as most accurate teacher |",
+        "Test accuracy of 10 fresh students each, in per cent with 95 % intervals over students and images",
+        "- As good, at 33 % of the teacher's training: batch 64, 8 epochs (confirmed).",
         "the confirmation's fresh 10 students (replicate 3)",
         "Its own test accuracy is 94.75 % (95 % interval 93.00 % to 97.00 %) over 400 images",
         "the mean of all, 94.12 % (95 % interval 92.00 % to 96.00 %)",
@@ -86,6 +99,15 @@ def test_it_says_what_was_found_with_intervals() -> None:
         " and 10 more, which config.json names",
     ):
         assert words in text
+
+
+def test_a_claim_about_the_point_is_told_as_one() -> None:
+    text = card(about(claim="this point", teachers=10, seeds=6, look=2, test_looks=3))
+    assert (
+        "Test accuracy of 10 fresh teachers x 6 students each, in per cent with 95 % intervals over teachers," in text
+    )
+    assert "what to expect of a student of a teacher like this is the mean of all" in text
+    assert "The test split has had 3 looks, 2 of them by this study, this confirmation included." in text
 
 
 def test_an_export_without_a_confirmation_claims_no_test_accuracy() -> None:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TypeVar
+from typing import TypeVar, get_args
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +16,8 @@ from PIL import Image
 from tiny_study import tiny_config
 
 from benchmarks.large_study import large_config, write_large_study
-from sweetspot.config import SimilarityEntropyRule
+from sweetspot.config import ConfirmArm, SimilarityEntropyRule
+from sweetspot.report.arms import arm_summaries
 from sweetspot.report.figures.catalogue import FIGURES
 from sweetspot.report.figures.matplotlib import picture, svg_file
 from sweetspot.report.figures.plotly import page, plotly_figure, plotly_json, plotly_values
@@ -36,7 +37,7 @@ from sweetspot.report.figures.spec import (
 from sweetspot.report.figures.steps import explained
 from sweetspot.report.result import StudyResult, read_result
 from sweetspot.store import Store
-from sweetspot.study.pruner import Fit, seen
+from sweetspot.study.pruner import SIMILARITY_ENTROPY, LearnedRule, lessons_of
 from sweetspot.study.search import Counts
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ SMALL = tiny_config(
     search__min_steps=1000,
     pruner={"name": "similarity-entropy", "margin": 0.0},
     student__replicates={"min": 3, "max": 3},
+    confirm__seeds=5,
+    confirm__arms=list(get_args(ConfirmArm)),
 )
 MARKUP = "a <b>bold</b> study of $x^2$ & more"
 
@@ -250,7 +253,9 @@ def test_the_map_marks_the_best_the_under_trained_and_what_has_no_students(small
 def test_the_map_says_whether_the_best_is_confirmed(small: StudyResult, confirmed: bool | None, words: str) -> None:
     assert small.confirmation is not None
     verdict = replace(small.confirmation.verdict, confirmed=confirmed)
-    result = replace(small, confirmation=replace(small.confirmation, verdict=verdict))
+    result = replace(small, confirmation=replace(small.confirmation, verdicts=(verdict,)))
+    stale = FIGURES["map"](replace(result, is_stale=True))
+    assert stale.legends[0].keys[0].label == "best point; its confirmation is out of date"
     assert words in FIGURES["map"](result).legends[0].keys[0].label
     alone = FIGURES["map"](replace(small, confirmation=None))
     assert alone.legends[0].keys[0].label == "best point so far, not confirmed"
@@ -297,11 +302,14 @@ def test_what_would_be_pruned_is_what_the_pruner_would_prune(small: StudyResult)
     assert isinstance(rule, SimilarityEntropyRule)
     panel = FIGURES["entropy"](small).panels[-1]
     regions = [layer for layer in panel.layers if isinstance(layer, Region)]
-    fit = Fit(*seen(small.trials))
-    for entropy in np.linspace(min(seen(small.trials)[0]), max(seen(small.trials)[0]), 57):
+    lessons = lessons_of(small.trials)
+    learned = LearnedRule.of(lessons, (SIMILARITY_ENTROPY,))
+    entropies = [lesson.measurements[SIMILARITY_ENTROPY] for lesson in lessons]
+    for entropy in np.linspace(min(entropies), max(entropies), 57)[1:-1]:
         inside = any(region.low <= entropy <= region.high for region in regions)
         near = any(abs(entropy - end) < 0.02 for region in regions for end in (region.low, region.high))
-        assert near or inside == (fit.chance(float(entropy), rule.margin) < rule.p)
+        assert near or inside == (learned.chance([entropy], rule.margin) < rule.p)
+    assert regions
     pruned = next(layer for layer in panel.layers if isinstance(layer, Points) and layer.symbol == "x")
     assert len(pruned.x) == sum("pruned_at" in t.user_attrs for t in small.trials)
     (band,) = (layer for layer in panel.layers if isinstance(layer, Band))
@@ -377,20 +385,26 @@ def test_the_confirmation_shows_each_arm_and_each_gain(small: StudyResult) -> No
     assert confirmed is not None
     figure = FIGURES["confirm"](small)
     arms, gains = ([layer for layer in panel.layers if isinstance(layer, Intervals)] for panel in figure.panels)
-    expected = [100 * confirmed.intervals[arm].mean for arm in reversed(list(confirmed.accuracies))]
-    assert [layer.x[0] for layer in arms] == pytest.approx(expected)
-    others = [arm for arm, point in confirmed.plan.points.items() if point != confirmed.plan.points["best_point"]]
-    there = [gain for arm in reversed(others) if (gain := confirmed.gains.get(arm)) is not None]
-    assert there
+    shown = [each for each in reversed(arm_summaries(small.config, confirmed)) if each.same_as is None]
+    assert [layer.x[0] for layer in arms] == pytest.approx([100 * confirmed.intervals[each.arm].mean for each in shown])
+    assert [tick.label for tick in figure.panels[0].y.ticks] == [each.name for each in shown]
+    there = [each.gain for each in shown if each.gain is not None]
+    assert len(there) == len(shown) - 1
     assert [layer.low[0] for layer in gains] == pytest.approx([100 * gain.low for gain in there])
+    assert "5 fresh students each. It is about this teacher" in figure.subtitle[0]
     assert "1 look" in figure.subtitle[-1]
 
 
-def test_an_arm_that_is_the_best_point_has_no_gain(small: StudyResult) -> None:
+def test_an_arm_that_is_another_one_is_told_and_not_drawn_twice(small: StudyResult) -> None:
     confirmed = small.confirmation
     assert confirmed is not None
-    points = {**confirmed.plan.points, "longest_teacher": confirmed.plan.points["best_point"]}
-    same = replace(small, confirmation=replace(confirmed, plan=replace(confirmed.plan, points=points)))
+    arms = dict(confirmed.plan.arms)
+    arms |= {"longest_teacher": arms["best_point"], "label_smoothing": arms["student_alone"]}
+    same = replace(small, confirmation=replace(confirmed, plan=replace(confirmed.plan, arms=arms)))
     figure = FIGURES["confirm"](same)
     assert "The best point is also the longest teacher" in " ".join(figure.subtitle)
-    assert len([layer for layer in figure.panels[1].layers if isinstance(layer, Intervals)]) == 2
+    assert "No teacher is also the label smoothing" in " ".join(figure.subtitle)
+    rows = len(set(arms.values()))
+    assert len([layer for layer in figure.panels[0].layers if isinstance(layer, Intervals)]) == rows
+    assert len([layer for layer in figure.panels[1].layers if isinstance(layer, Intervals)]) == rows - 1
+    assert all("label smoothing" not in tick.label for tick in figure.panels[0].y.ticks)

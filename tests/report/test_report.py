@@ -4,6 +4,7 @@ import base64
 import copy
 import hashlib
 import json
+import math
 import platform
 import re
 import time
@@ -38,9 +39,10 @@ from sweetspot.report.page.toml import study_file
 from sweetspot.report.sentences import headline
 from sweetspot.store import ClassSimilarity, Store
 from sweetspot.store.schema import ClassSimilarityRow
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST
-from sweetspot.study.inference import Interval, verdict
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, ARMS, BEST, SMOOTHED
+from sweetspot.study.inference import Interval
 from sweetspot.study.space import Point
+from sweetspot.study.verdict import Comparisons, verdict
 from sweetspot.study.visit import recipe_at
 from sweetspot.study_file import Draft, built_in
 
@@ -118,50 +120,49 @@ def _with_attributes(trial: Any, attrs: dict[str, Any]) -> Any:
 
 
 def interval(mean: float, half: float) -> Interval:
-    return Interval(mean, mean - half, mean + half, mean - 0.8 * half, mean + 0.8 * half)
+    return Interval(mean, half / 1.959964, math.inf)
 
 
 VERDICTS = {
-    "Confirmed": (0.03, 0.02, "confirmed"),
-    "Undecided": (0.03, 0.001, "undecided"),
-    "Distillation does not help here": (-0.03, 0.0, "decided against"),
-    "No better than the most accurate teacher": (0.03, -0.02, "decided against"),
-    "The most accurate teacher is the best point": (0.03, None, "decided against"),
-}
+    "Confirmed for this teacher": ({ALONE: 0.03, ACCURATE: 0.02}, "confirmed"),
+    "Undecided": ({ALONE: 0.03, ACCURATE: 0.001}, "undecided"),
+    "Distillation does not help here": ({ALONE: -0.03, ACCURATE: 0.0}, "decided against"),
+    "No better than the student with label smoothing": (
+        {ALONE: 0.03, SMOOTHED: -0.02, ACCURATE: 0.02}, "decided against",
+    ),
+    "No better than the most accurate teacher": ({ALONE: 0.03, ACCURATE: -0.02}, "decided against"),
+    "Temperature does it": ({ALONE: 0.03, ACCURATE: 0.02, ACCURATE_T: -0.02}, "decided against"),
+    "The most accurate teacher is the best point": ({ALONE: 0.03}, "decided against"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("lead", VERDICTS)
 def test_the_answer_is_one_sentence_with_its_interval_whatever_the_verdict(done: Report, lead: str) -> None:
-    alone, accurate, standing = VERDICTS[lead]
+    means, standing = VERDICTS[lead]
     confirmed = done.result.confirmation
     assert confirmed is not None
-    points = dict(confirmed.plan.points)
-    if accurate is None:
-        points[ACCURATE] = points[BEST]
-    gains = {**confirmed.gains, ALONE: interval(alone, 0.005), ACCURATE: interval(accurate or 0.0, 0.005)}
-    said = verdict(
-        over_student_alone=interval(alone, 0.005),
-        over_most_accurate=None if accurate is None else interval(accurate, 0.005),
-        over_longest=None,
-        longest_is_best=False,
-        margin=0.002,
-    )
+    arms = dict(confirmed.plan.arms)
+    gains = {arm: interval(mean, 0.005) for arm, mean in means.items()}
+    same = frozenset({ACCURATE} - means.keys())
+    if same:
+        arms[ACCURATE] = arms[BEST]
+    said = verdict(Comparisons("this teacher", gains, 0, 5, images=2000, margin=0.002, look=1, same=same))
     changed = replace(
         confirmed,
-        plan=replace(confirmed.plan, points=points),
+        plan=replace(confirmed.plan, arms=arms),
         intervals={**confirmed.intervals, BEST: interval(0.9412, 0.01)},
-        gains=gains,
-        verdict=said,
+        gains={**confirmed.gains, **gains},
+        verdicts=(said,),
     )
     answer = answer_of(replace(done, result=replace(done.result, confirmation=changed)))
     assert (answer.lead, answer.standing) == (lead, standing)
     assert "reach 94.12\u00a0% on the test split (95\u00a0% interval 93.1 to 95.1\u00a0%)" in answer.rest
-    sign = "+" if alone > 0 else "−"
+    sign = "+" if means[ALONE] > 0 else "−"
     assert f"{sign}3.00 points (95\u00a0% interval" in answer.rest
-    assert ("against the most accurate teacher" in answer.rest) == (accurate is not None)
+    assert ("against the most accurate teacher" in answer.rest) == (not same)
     assert answer.sentence.count(". ") == 0
     assert answer.sentence.endswith(".")
-    assert "not about the point in general." in " ".join(answer.remarks)
+    assert "not about the point in general" in " ".join(answer.remarks)
 
 
 def test_the_answer_of_a_search_that_goes_on_is_the_best_so_far_with_its_interval(unfinished: Report) -> None:
@@ -390,7 +391,7 @@ def test_markdown_has_the_same_sections_and_whole_tables(done: Report) -> None:
     kinds = [tag for tag, _ in found.all]
     assert kinds.count("h2") == 8
     assert kinds.count("table") == 5
-    assert kinds.count("tr") == 5 + len(text_map(done).rows) + 4 + len(spending.set_aside(done)) + 60 + 60
+    assert kinds.count("tr") == 5 + len(text_map(done).rows) + len(ARMS) + len(spending.set_aside(done)) + 60 + 60
     assert {"p", "ul", "strong", "pre"} <= set(kinds)
 
 
@@ -414,7 +415,7 @@ def test_numbers_are_finite_and_a_superset_of_the_answer_for_programs(done: Repo
     assert (
         found["answer"]["accuracy"]["low"] < found["answer"]["accuracy"]["mean"] < found["answer"]["accuracy"]["high"]
     )
-    assert list(found["arms"]) == [BEST, ALONE, ACCURATE, "longest_teacher"]
+    assert list(found["arms"]) == list(ARMS)
     assert len(found["arms"][BEST]["accuracies"]) == 5
     assert found["class_similarity"]["matrix"][4] == [None] * 10
     assert found["class_similarity"]["alike"][0] == {"one": CLASSES[2], "other": CLASSES[7], "response": 0.25}

@@ -19,9 +19,11 @@ from sweetspot.report.result import StudyResult, read_result
 from sweetspot.report.text import status_table, summary, trials_table
 from sweetspot.store import Store
 from sweetspot.store.url import data_folder
-from sweetspot.study.confirmation import ARMS, current_plan
+from sweetspot.study.arms import ARMS, BEST
+from sweetspot.study.confirmation import current_plan
 from sweetspot.study.deletion import delete_study
 from sweetspot.study.search import create_or_continue, load
+from sweetspot.study.space import Point
 from sweetspot.workers.worker import work
 
 CONFIG = tiny_config(search__trials=5, teacher__schedule={"name": "wsd", "decay": 0.4})
@@ -69,14 +71,20 @@ def test_best_json_has_everything_that_programs_are_promised(result: StudyResult
     assert answer["accuracy"].keys() == {"mean", "std", "replicates", "split"}
     assert (answer["accuracy"]["split"], answer["accuracy"]["replicates"]) == ("validation", 2)
     assert (answer["test_accuracy"]["split"], answer["test_accuracy"]["replicates"]) == ("test", 2)
-    assert answer["baselines"].keys() == {"student_alone", "most_accurate_teacher", "longest_teacher"}
+    assert answer["baselines"].keys() == set(ARMS) - {BEST}
+    there = {arm for arm, told in answer["baselines"].items() if told is not None}
+    assert there == {"student_alone", "most_accurate_teacher", "longest_teacher"}
+    assert answer["left_out"] == ["label_smoothing", "temperature", "economy"]
     assert answer["baselines"]["longest_teacher"]["epochs"] == 3
     assert answer["baselines"]["longest_teacher"]["batch_size"] == answer["batch_size"]
-    for gain in answer["gain"].values():
+    assert {name for name, gain in answer["gain"].items() if gain} == {f"over_{arm}" for arm in there}
+    for arm in there:
+        gain = answer["gain"][f"over_{arm}"]
         assert gain["low"] <= gain["mean"] <= gain["high"]
     assert answer["trials"] == {"complete": 5, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
     assert answer["confirmed"] in (True, False, None)
-    assert answer["verdict"].endswith("not about the point in general.")
+    assert "not about the point in general" in answer["verdict"]
+    assert answer["claim"] == "this teacher"
 
 
 def test_gains_are_paired_differences_of_the_accuracies(result: StudyResult) -> None:
@@ -91,20 +99,22 @@ def test_cost_counts_what_was_trained_and_what_would_have_been(result: StudyResu
     searched = sum(t.params["epochs"] for t in result.trials)
     plan = current_plan(store, "tiny")
     assert plan is not None
-    confirmed = sum(point.epochs for point in plan.distinct.values() if point is not None)
+    arms = {source for source in plan.arms.values() if isinstance(source, Point)}
+    confirmed = sum(point.epochs for point in arms)
     assert cost["teacher_epochs_requested"] == searched + confirmed
     # wsd: each length pays for its own decay of one epoch, and each batch size for one trunk
     visited = {(t.params["batch_size"], t.params["epochs"]) for t in result.trials}
-    visited |= {(p.batch_size, p.epochs) for p in plan.points.values() if p is not None}
+    visited |= {(p.batch_size, p.epochs) for p in arms}
     trunks = {size: max(e for s, e in visited if s == size) - 1 for size, _ in visited}
     assert cost["teacher_epochs_trained"] == len(visited) + sum(trunks.values())
-    assert cost["student_epochs"] == 2 * (5 * 2 + len(plan.distinct) * 2)
+    assert cost["student_epochs"] == 2 * (5 * 2 + len(set(plan.arms.values())) * 2)
     assert cost["seconds"] > 0
 
 
 def test_every_students_correctness_on_the_test_split_is_kept(result: StudyResult, store: Store) -> None:
     assert result.confirmation is not None
-    assert {arm: len(values) for arm, values in result.confirmation.accuracies.items()} == dict.fromkeys(ARMS, 2)
+    planned = result.confirmation.plan.arms
+    assert {arm: len(values) for arm, values in result.confirmation.accuracies.items()} == dict.fromkeys(planned, 2)
     for arm, interval in result.confirmation.intervals.items():
         assert interval.mean == pytest.approx(sum(result.confirmation.accuracies[arm]) / 2)
 
@@ -116,14 +126,15 @@ def test_the_search_has_not_looked_at_the_test_split(result: StudyResult) -> Non
 def test_an_arm_that_is_two_arms_runs_once(result: StudyResult, store: Store) -> None:
     plan = current_plan(store, "tiny")
     assert plan is not None
-    assert len(load(store, "tiny/confirm").trials) == len(set(plan.points.values()))
+    assert len(load(store, "tiny/confirm").trials) == len(set(plan.arms.values()))
 
 
 def test_working_on_a_study_that_is_done_changes_nothing(url: str, store: Store, result: StudyResult) -> None:
+    before = len(load(store, "tiny/confirm").trials)
     work("tiny", storage=url, device="cpu")
     again = read_result(store, "tiny")
     assert again.to_dict() == result.to_dict()
-    assert len(load(store, "tiny/confirm").trials) == len(current_plan(store, "tiny").distinct)  # type: ignore[union-attr]
+    assert len(load(store, "tiny/confirm").trials) == before
 
 
 def test_a_worker_without_a_name_serves_what_is_left(url: str, store: Store, digits: StudyData) -> None:
@@ -142,6 +153,7 @@ def test_the_summary_says_what_a_person_needs(result: StudyResult) -> None:
         assert words in text
     assert "sharing saved" in text
     assert "The test split has had 1 look" in text
+    assert "Test accuracy of 2 fresh students each" in text
     assert "sweetspot trials tiny" in text
     assert max(map(len, text.splitlines())) <= 80
 

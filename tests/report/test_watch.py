@@ -18,13 +18,18 @@ from rich.console import Console
 from tiny_study import tiny_config
 
 from sweetspot.data.study_data import load_study_data
+from sweetspot.report.companion import stage_of
 from sweetspot.report.heat_map import heat_map
 from sweetspot.report.pace import seconds_left, trials_left
 from sweetspot.report.watch import Event, Look, answers_again, look_at, news, outage
 from sweetspot.report.watch_view import JsonLines, Lines, Screen, watch_view
 from sweetspot.store import Store, WorkerRecord
 from sweetspot.store.url import data_folder
-from sweetspot.study.search import GIVEN_BACK, create_or_continue
+from sweetspot.study.arms import SMOOTHED
+from sweetspot.study.confirmation import LEADER
+from sweetspot.study.search import GIVEN_BACK, REPLACED, TASK, create_or_continue
+from sweetspot.study.space import Alone, Point
+from sweetspot.study.tasks import Task
 from sweetspot.workers.worker import work
 
 CONFIG = tiny_config()
@@ -49,8 +54,10 @@ def end(store: Store) -> Look:
 def earlier(look: Look, trials: int = 0, **changes: Any) -> Look:
     """The study before most of it was done: so many of its trials, and no confirmation."""
     ranked = () if trials == 0 else look.result.ranked
-    result = replace(look.result, trials=look.result.trials[:trials], ranked=ranked, confirmation=None)
-    return replace(look, **{"result": result, "plan": None, "confirming": (), "is_done": False} | changes)
+    result = replace(
+        look.result, trials=look.result.trials[:trials], ranked=ranked, confirmation=None, plan=None, confirming=()
+    )
+    return replace(look, **{"result": result, "confirmed": {}, "is_done": False} | changes)
 
 
 def a_worker(name: str = "a", **values: Any) -> WorkerRecord:
@@ -75,22 +82,31 @@ def test_at_first_the_study_is_told_in_one_line(end: Look) -> None:
 
 def test_a_study_that_is_done_is_told_with_its_verdict(end: Look) -> None:
     study, done = news(None, end)
-    assert study.text.endswith(f"{len(end.confirmed)} of {len(end.confirmed)} arms confirmed  |  0 workers  |  done")
+    tasks = len(end.result.confirming)
+    assert study.text.endswith(f"confirming: {tasks} of {tasks} tasks  |  0 workers  |  done")
     assert done.kind == "done"
-    assert done.text.endswith("not about the point in general.")
+    assert done.text.endswith(end.result.verdict)
     assert done.values["verdict"] == end.result.verdict
 
 
 def test_trials_the_best_point_the_search_and_the_confirmation_are_told_when_they_come(end: Look) -> None:
     found = news(earlier(end), end)
-    assert kinds(found) == ["trial"] * 4 + ["best", "search", "confirmation"] + ["arm"] * len(end.confirmed) + ["done"]
+    after = ["tasks", "confirmation"] + ["arm"] * len(end.confirmed) + ["done"]
+    assert kinds(found) == ["trial"] * 4 + ["best", "search"] + after
     first = found[0].to_dict()
     assert (first["time"], first["event"], first["number"]) == ("2026-11-20T12:00:00Z", "trial", 0)
     assert first["value"] == pytest.approx(end.result.trials[0].value)
     assert found[0].text.startswith("4/4  trial 0: batch ")
     assert found[4].text.startswith(f"new best: {end.result.best.point}: ")  # type: ignore[union-attr]
     assert found[5].text == "the search is done: 4/4 trials"
-    assert "test accuracy" in found[7].text
+    assert found[6].values == {
+        "stage": "confirmation",
+        "done": len(end.result.confirming),
+        "total": found[6].values["total"],
+    }
+    assert found[7].text.startswith(f"confirming {end.result.best.point}: 2 fresh students each, in ")  # type: ignore[union-attr]
+    assert [event.values["arm"] for event in found[8:-1]] == list(end.confirmed)
+    assert "test accuracy" in found[8].text
 
 
 def test_nothing_is_told_twice(end: Look) -> None:
@@ -138,6 +154,44 @@ def test_a_search_that_ends_early_says_why_and_one_that_goes_on_says_so(end: Loo
     assert event.text == "the search has ended: the 5 s of --timeout were over"
     (event,) = news(after, earlier(end, 2))
     assert event.text == "the search goes on: 2/4 trials"
+
+
+def task_trial(number: int, state: TrialState, task: Task, **attrs: str) -> FrozenTrial:
+    value = 0.5 if state == TrialState.COMPLETE else None
+    trial = optuna.trial.create_trial(state=state, value=value, user_attrs={TASK: task.to_json(), **attrs})
+    trial.number = number
+    return trial
+
+
+def test_the_tasks_after_a_search_are_counted_stage_by_stage(end: Look) -> None:
+    """Of each stage its own; tries of one task are one task, and what was withdrawn is none."""
+    leader = [Task(LEADER, Point(64, epochs), "search", 0, 3) for epochs in (1, 2)]
+    chosen = [Task(SMOOTHED, Alone(amount), "search", 0, 1) for amount in (0.02, 0.05, 0.1)]
+    trials = [
+        task_trial(0, TrialState.FAIL, leader[0], **{GIVEN_BACK: "its worker died"}),
+        task_trial(1, TrialState.COMPLETE, leader[1]),
+        task_trial(2, TrialState.RUNNING, leader[0]),
+    ]
+    stage = stage_of(CONFIG, None, trials)
+    assert stage is not None
+    assert (str(stage), stage.is_over) == ("giving the leaders all their students: 1 of 2 tasks", False)
+    trials += [
+        task_trial(3, TrialState.COMPLETE, chosen[0]),
+        task_trial(4, TrialState.FAIL, chosen[1], error="OSError"),
+        task_trial(5, TrialState.WAITING, chosen[1]),
+        task_trial(6, TrialState.FAIL, chosen[2], **{GIVEN_BACK: REPLACED}),
+    ]
+    assert str(stage_of(CONFIG, None, trials)) == "choosing on validation: 1 of 2 tasks"
+    plan = end.plan
+    assert plan is not None
+    own = plan.all_tasks(CONFIG.teacher.seed)
+    trials += [
+        task_trial(7, TrialState.COMPLETE, replace(own[0], count=99)),  # of another plan
+        *(task_trial(8 + i, TrialState.COMPLETE, task) for i, task in enumerate(own[:2])),
+        task_trial(10, TrialState.WAITING, own[2]),
+    ]
+    assert str(stage_of(CONFIG, plan, trials)) == "confirming: 2 of 3 tasks"
+    assert stage_of(CONFIG, None, []) is None
 
 
 # -- when it will be over ---------------------------------------------------------------------------------------------

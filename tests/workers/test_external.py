@@ -17,7 +17,7 @@ from sweetspot.report.result import StudyResult, read_result
 from sweetspot.store import Store
 from sweetspot.store.artifacts import Artifacts
 from sweetspot.store.url import data_folder
-from sweetspot.study.confirmation import ALONE, BEST, YOURS
+from sweetspot.study.arms import ALONE, BEST, YOURS
 from sweetspot.study.deletion import delete_study
 from sweetspot.study.housekeeping import collect, usage, verify
 from sweetspot.study.search import create_or_continue, load
@@ -75,7 +75,7 @@ def test_it_joins_the_next_confirmation_and_nothing_else_is_trained_again(store:
     gain = second.confirmation.gains[YOURS]
     assert gain is not None
     assert answer["gain"][f"over_{YOURS}"]["mean"] == gain.mean
-    assert "over your teacher mine (convnet, 240 epochs) is" in answer["verdict"]
+    assert "over your teacher mine is" in answer["verdict"]
 
 
 def test_one_that_was_there_before_the_study_takes_part_and_so_does_a_second_one(
@@ -123,7 +123,7 @@ def test_one_that_is_lost_costs_the_other_arms_nothing(store: Store, url: str, f
     result = run(store, url)
     assert result.confirmation is not None
     assert YOURS not in result.confirmation.accuracies
-    assert "Your teacher mine (convnet, 240 epochs) could not teach." in result.verdict
+    assert "Your teacher mine could not teach." in result.verdict
     errors = [t.user_attrs["error"] for t in load(store, "tiny/confirm").trials if "error" in t.user_attrs]
     assert len(errors) == 3
     assert all("give them again, with sweetspot teacher add" in error for error in errors)

@@ -1,5 +1,8 @@
 """The confirmation: its arms with intervals, and the best point's gains over the others."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
+from sweetspot.report.arms import ArmSummary, arm_summaries
 from sweetspot.report.figures.parts import shortened, title
 from sweetspot.report.figures.spec import (
     Axis,
@@ -16,8 +19,8 @@ from sweetspot.report.figures.spec import (
     Tick,
 )
 from sweetspot.report.result import StudyResult
-from sweetspot.report.sentences import arm_name, looks, place
-from sweetspot.study.confirmation import BEST
+from sweetspot.report.sentences import about, looks, students_each
+from sweetspot.study.arms import BEST
 from sweetspot.study.inference import Interval
 
 
@@ -30,33 +33,35 @@ def confirmation(result: StudyResult) -> Figure:
     confirmed = result.confirmation
     if confirmed is None:
         raise NothingToShow(f"the study {result.name!r} has no confirmation to show: {result.verdict}")
-    arms = list(confirmed.accuracies)[::-1]
-    heights = {arm: float(i) for i, arm in enumerate(arms)}
-    called = {arm: shortened(arm_name(arm, confirmed.plan.points[arm])) for arm in arms}
-    names = tuple(Tick(heights[arm], called[arm]) for arm in arms)
-    best = confirmed.plan.points[BEST]
-    others = [arm for arm in arms if arm != BEST]
-    compared = [arm for arm in others if confirmed.gains.get(arm) is not None and confirmed.plan.points[arm] != best]
-    gains = {arm: gain for arm in compared if (gain := confirmed.gains.get(arm)) is not None}
+    every = [each for each in arm_summaries(result.config, confirmed) if each.interval is not None]
+    called = {each.arm: each.name for each in every}
+    arms = [each for each in reversed(every) if each.same_as is None]
+    heights = {each.arm: float(i) for i, each in enumerate(arms)}
+    names = tuple(Tick(heights[each.arm], shortened(each.name)) for each in arms)
+    gains = {each.arm: each.gain for each in arms if each.gain is not None}
+    about_arm = {each.arm: _hover(each) for each in arms}
     margin = 100 * result.config.confirm.margin
+    students = [(each.arm, i, 100 * a) for each in arms for i, a in enumerate(each.accuracies)]
     accuracies: list[Layer] = [
         Points(
-            tuple(100 * accuracy for arm in arms for accuracy in confirmed.accuracies[arm]),
-            tuple(heights[arm] - 0.2 for arm in arms for _ in confirmed.accuracies[arm]),
+            tuple(accuracy for _, _, accuracy in students),
+            tuple(heights[arm] - 0.2 for arm, _, _ in students),
             "dot", "muted", size=9,
-            hover=tuple(f"seed {i}: {100 * a:.2f} %" for arm in arms for i, a in enumerate(confirmed.accuracies[arm])),
+            hover=tuple(f"student {i}: {accuracy:.2f} %" for _, i, accuracy in students),
         ),
-        *(_interval(confirmed.intervals[arm], heights[arm], _hover(result, arm), arm == BEST) for arm in arms),
+        *(
+            _interval(each.interval, heights[each.arm], about_arm[each.arm], each.arm == BEST)
+            for each in arms if each.interval is not None
+        ),
     ]  # fmt: skip
     differences: list[Layer] = [
         Region("x", -margin, margin),
         Rule("x", 0.0, "ink", is_dashed=False),
-        *(_interval(gain, heights[arm], _hover(result, arm), False, "+") for arm, gain in gains.items()),
+        *(_interval(gain, heights[arm], about_arm[arm], False, "+") for arm, gain in gains.items()),
     ]
     ends = [100 * end for gain in gains.values() for end in (gain.low, gain.high)] + [-margin, margin, -0.1, 0.1]
     room = 0.08 * (max(ends) - min(ends))
-    same = [called[arm] for arm in others if confirmed.plan.points[arm] == best]
-    seeds = confirmed.plan.seeds
+    plan = confirmed.plan
     keys = (
         Key("mean, 95 % interval", "circle", line="solid"),
         Key("of the best point", "diamond", "accent", line="solid"),
@@ -68,14 +73,15 @@ def confirmation(result: StudyResult) -> Figure:
         ),
     )
     verdict = {True: "confirmed", False: "decided against", None: "undecided"}[confirmed.verdict.confirmed]
+    if result.is_stale:
+        verdict = "out of date"
     return Figure(
         "confirm",
         title(result, f"the confirmation: {verdict}"),
         (
-            f"Test accuracy of {seeds} fresh students each; intervals are over seeds and test images alike, and speak "
-            "of these teachers alone.",
-            *([f"The best point is also the {' and the '.join(same)}: no gain over itself."] if same else []),
-            looks(confirmed.plan.looks),
+            f"Test accuracy of {students_each(plan.teachers, plan.seeds)}. {about(plan)}",
+            *_same(every, called),
+            looks(plan.looks, plan.look),
         ),
         (
             Panel("Test accuracy", Axis("%"), Axis(scale="category", ticks=names), tuple(accuracies)),
@@ -100,7 +106,16 @@ def _interval(interval: Interval, height: float, hover: str, is_best: bool, sign
     )  # fmt: skip
 
 
-def _hover(result: StudyResult, arm: str) -> str:
-    assert result.confirmation is not None
-    point = result.confirmation.plan.points[arm]
-    return f"{arm_name(arm, point)}{f': {place(point)}' if point is not None else ''}"
+def _same(arms: Sequence[ArmSummary], called: Mapping[str, str]) -> Iterator[str]:
+    """Which arms are others, and so not drawn."""
+    same: dict[str, list[str]] = {}
+    for each in arms:
+        if each.same_as is not None:
+            same.setdefault(each.same_as, []).append(called[each.arm])
+    for first, others in same.items():
+        said = f"{called[first]} is also the {' and the '.join(others)}"
+        yield f"{said[:1].upper()}{said[1:]}{': no gain over itself' if first == BEST else ''}."
+
+
+def _hover(arm: ArmSummary) -> str:
+    return f"{arm.name}{f': {arm.place}' if arm.place else ''}"

@@ -39,6 +39,8 @@ def best_words(result: StudyResult) -> str:
     """What the marked point is."""
     if result.confirmation is None:
         return "best point so far, not confirmed"
+    if result.is_stale:
+        return "best point; its confirmation is out of date"
     return {
         True: "best point, confirmed with fresh students",
         False: "best point of the search; the confirmation decided against it",

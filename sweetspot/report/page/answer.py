@@ -4,19 +4,21 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from sweetspot.report.arms import arm_summaries
 from sweetspot.report.page.contents import Report
 from sweetspot.report.page.phrases import between, capital, gained, percent, typeset
 from sweetspot.report.sentences import (
-    arm_name,
     by_state,
     counted,
     ending,
+    finalists,
     finished,
+    further,
     looks,
     reservations,
     teacher_name,
 )
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST
+from sweetspot.study.arms import ACCURATE, ALONE, BEST
 
 Standing = Literal["confirmed", "undecided", "decided against", "not confirmed", "no answer"]
 
@@ -57,11 +59,9 @@ def answer(report: Report) -> Answer:
         return Answer("not confirmed", lead, _so_far(report), (*told, *_to_know(report)))
     interval = confirmed.intervals[BEST]
     gains = [
-        f"{gained(gain)} against {'' if arm == ALONE else 'the '}{arm_name(arm, point)}"
-        for arm, point in confirmed.plan.points.items()
-        if arm in (ALONE, ACCURATE)
-        and point != confirmed.plan.points[BEST]
-        and (gain := confirmed.gains.get(arm)) is not None
+        f"{gained(each.gain)} against {'' if each.arm == ALONE else 'the '}{each.name}"
+        for each in arm_summaries(result.config, confirmed)
+        if each.arm in (ALONE, ACCURATE) and each.gain is not None
     ]
     rest = (
         f"{_students_at_best(report)} reach {percent(interval.mean)} on the test split "
@@ -70,10 +70,11 @@ def answer(report: Report) -> Answer:
     standings: dict[bool | None, Standing] = {True: "confirmed", False: "decided against", None: "undecided"}
     remarks = (
         typeset(result.verdict.partition(". ")[2]),
+        *map(typeset, finalists(result)),
         *_to_know(report),
-        looks(confirmed.plan.looks),
+        looks(confirmed.plan.looks, confirmed.plan.look),
     )
-    return Answer(standings[confirmed.verdict.confirmed], lead, rest, remarks)
+    return Answer("not confirmed" if result.is_stale else standings[confirmed.verdict.confirmed], lead, rest, remarks)
 
 
 def _students_at_best(report: Report) -> str:
@@ -100,7 +101,7 @@ def _so_far(report: Report) -> str:
 
 
 def _to_know(report: Report) -> tuple[str, ...]:
-    return (*reservations(report.result), *_to_go_on(report))
+    return (*reservations(report.result), *map(typeset, further(report.result)), *_to_go_on(report))
 
 
 def _to_go_on(report: Report) -> tuple[str, ...]:

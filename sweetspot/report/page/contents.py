@@ -126,7 +126,8 @@ def _similarity(store: Store, result: StudyResult, point: Point) -> ClassSimilar
 def _builds(store: Store, result: StudyResult) -> tuple[str, ...]:
     points = [] if result.best is None else [result.best.point]
     if result.confirmation is not None:
-        points += [point for point in result.confirmation.plan.points.values() if isinstance(point, Point)]
+        tasks = result.confirmation.plan.all_tasks(result.config.teacher.seed)
+        points += [task.source for task in tasks if isinstance(task.source, Point)]
     recipes = {recipe_at(result.config, result.record.data_hash, point).hash for point in points}
     builds = {snapshot.build for recipe in recipes for snapshot in store.trajectories.of_recipe(recipe)}
     return tuple(sorted(builds - {""}))

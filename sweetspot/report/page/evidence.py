@@ -1,11 +1,13 @@
 """The evidence of a report: the arms of the confirmation, the verdict, and the classes that the teacher finds alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sweetspot.report.arms import ArmSummary, arm_summaries
 from sweetspot.report.page.contents import Report
 from sweetspot.report.page.phrases import between, gained, percent, typeset
-from sweetspot.report.sentences import arm_name, counted, place, sentence
-from sweetspot.study.confirmation import BEST
+from sweetspot.report.sentences import about, sentence, students_each
+from sweetspot.study.arms import ACCURATE_T, BEST
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,25 @@ def arms(report: Report) -> list[ArmRow]:
     confirmed = report.result.confirmation
     if confirmed is None:
         return []
-    rows = []
-    for arm, point in confirmed.plan.points.items():
-        name = arm_name(arm, point)
-        students = confirmed.accuracies.get(arm, [])
-        if not students:
-            rows.append(ArmRow(arm, name, place(point), 0, "could not be trained", ""))
-            continue
-        interval = confirmed.intervals[arm]
-        accuracy = f"{percent(interval.mean)} [{between(interval.low, interval.high)}]"
-        gain = confirmed.gains.get(arm)
-        said = gained(gain).replace("95\u00a0% interval ", "") if gain is not None else ""
-        if arm != BEST and point == confirmed.plan.points[BEST]:
-            said = "the same point"
-        rows.append(ArmRow(arm, name, place(point), len(students), accuracy, said))
-    return rows
+    summaries = arm_summaries(report.result.config, confirmed)
+    names = {each.arm: each.name for each in summaries}
+    return [
+        ArmRow(each.arm, each.name, each.place, len(each.accuracies), _accuracy(each), _gain(each, names))
+        for each in summaries
+    ]
+
+
+def _accuracy(arm: ArmSummary) -> str:
+    interval = arm.interval
+    if interval is None:
+        return "could not be trained"
+    return f"{percent(interval.mean)} [{between(interval.low, interval.high)}]"
+
+
+def _gain(arm: ArmSummary, names: Mapping[str, str]) -> str:
+    if arm.interval is not None and arm.same_as is not None:
+        return "the same point" if arm.same_as == BEST else f"the same as {names[arm.same_as]}"
+    return gained(arm.gain).replace("95\u00a0% interval ", "") if arm.gain is not None else ""
 
 
 def verdict(report: Report) -> str:
@@ -55,13 +61,20 @@ def confirmation(report: Report) -> list[str]:
     confirmed = result.confirmation
     if confirmed is None:
         return []
-    return [
-        "The best point was chosen on the validation split, so that its validation accuracy is partly luck. Here are "
-        f"{counted(confirmed.plan.seeds, 'fresh student')} for each arm, with the same seeds, initial weights and "
-        "orders in every arm, on a test split that the search has never seen. Intervals are of 95\u00a0%, a two-way "
-        "bootstrap over seeds and test images; differences below "
-        f"{100 * result.config.confirm.margin:g} points do not matter."
+    plan = confirmed.plan
+    said = [
+        "The best point was chosen on the validation split, so that its validation accuracy is partly luck. The arms "
+        f"here have {students_each(plan.teachers, plan.seeds)}, on a test split that the search has never seen. "
+        f"{about(plan)} "
+        "Intervals are of 95\u00a0%, Student's t over "
+        f"{'teachers' if plan.teachers else 'students'} and test images; pairing by seeds is not relied on. "
+        f"Differences below {100 * result.config.confirm.margin:g} points do not matter."
     ]
+    if own := [each.name for each in arm_summaries(result.config, confirmed) if each.arm == ACCURATE_T and each.gain]:
+        said.append(f"The gain over the arm “{own[0]}” is that of the best point at its own best temperature.")
+    if confirmed.failed:
+        said.append("Why arms could not be trained, sweetspot best --json says.")
+    return said
 
 
 def likeness(report: Report) -> list[str]:

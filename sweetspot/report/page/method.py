@@ -13,6 +13,7 @@ from sweetspot.config import (
     NoPruner,
     Optimizer,
     Range,
+    Replicates,
     Schedule,
     SimilarityEntropyRule,
 )
@@ -48,14 +49,24 @@ def how_found(report: Report) -> list[Fact]:
         ),
         Fact(
             "Students",
-            f"{few} for each point, each with a seed of its own. A point is ranked by all of its students, their mean "
-            f"drawn toward that of all points, and needs {replicates.max} before it can be called best.",
+            f"{few} for each point, each with a seed of its own. {_race(replicates)}A point is ranked by all of its "
+            f"students, their mean drawn toward that of all points, and needs {replicates.max} before it can be called "
+            "best.",
         ),
         Fact("Data", _data(report)),
         Fact("Trials", f"{finished(result)}: {by_state(result)}. {_visited(report)}"),
         Fact("Workers", _workers(report)),
         Fact("When", _when(report)),
     ]
+
+
+def _race(replicates: Replicates) -> str:
+    if replicates.min == replicates.max:
+        return ""
+    return (
+        f"A point begins with {replicates.min} and earns more only while it may still be the best, so that those with "
+        "fewer were left behind. "
+    )
 
 
 def _space(report: Report) -> str:

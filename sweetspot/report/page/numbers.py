@@ -3,12 +3,15 @@
 import math
 from typing import Any
 
+from sweetspot.report.arms import arm_summaries
 from sweetspot.report.page.answer import answer
 from sweetspot.report.page.contents import Report
 from sweetspot.report.page.toml import study_file
 from sweetspot.report.points import table
-from sweetspot.study.confirmation import ACCURATE, ALONE, BEST, LONGEST
+from sweetspot.report.result_json import claim_dict
+from sweetspot.study.arms import ARMS, BEST
 from sweetspot.study.inference import Interval
+from sweetspot.study.space import Alone
 
 
 def numbers(report: Report) -> dict[str, Any]:
@@ -19,9 +22,10 @@ def numbers(report: Report) -> dict[str, Any]:
 
     - ``answer``: ``standing`` ("confirmed", "undecided", "decided against", "not confirmed", "no answer"), the
       ``sentence``, ``remarks``; ``accuracy`` with ``mean``, ``low``, ``high`` (95 %) and its ``split``.
-    - ``arms``: of the confirmation, by name: ``point``, ``accuracies`` (one for each student), ``interval``, and the
-      ``gain`` of the best point over it, both with ``mean``, ``low``, ``high`` (95 %), ``lower_one_sided`` and
-      ``upper_one_sided``.
+    - ``arms``: of the confirmation, by name: ``point``, the ``name`` that people know it by, the earlier arm that it is
+      the ``same_as``, ``accuracies`` (one for each student), ``interval``, and the ``gain`` of the best point over it,
+      both with ``mean``, ``low``, ``high`` (95 %), ``lower_one_sided``, ``upper_one_sided``, ``standard_error`` and its
+      degrees of freedom, ``dof``.
     - ``points``: one entry for each that was visited; ``all_trials``: as ``sweetspot trials --json``.
     - ``pruning``: trials that were ``pruned``, ``let_run`` although they would have been, and how many of these were
       ``wrong``: within ``confirm.margin`` of the best.
@@ -75,7 +79,6 @@ def _nothing_yet(report: Report) -> dict[str, Any]:
         "batch_size", "epochs", "steps", "under_trained", "accuracy", "test_accuracy", "teacher_accuracy",
         "similarity_entropy", "similarity_information", "delivered_similarity", "confirmed",
     )  # fmt: skip
-    gains = ("over_student_alone", "over_most_accurate_teacher", "over_longest_teacher")
     return {
         "study": result.name,
         "teacher": result.config.teacher.model if result.config.search.teacher.model is None else None,
@@ -83,9 +86,11 @@ def _nothing_yet(report: Report) -> dict[str, Any]:
         **dict.fromkeys(unknown),
         "epochs_mean": result.epochs_mean,
         "verdict": "no trial has finished yet",
-        "test_looks": 0,
-        "baselines": dict.fromkeys((ALONE, ACCURATE, LONGEST)),
-        "gain": dict.fromkeys(gains),
+        **claim_dict(result),
+        "baselines": dict.fromkeys(ARMS[1:]),
+        "gain": {f"over_{arm}": None for arm in ARMS[1:]},
+        "economy": None,
+        "equal_steps": None,
         "trials": result.trials_dict(),
         "cost": result.cost_dict(),
     }
@@ -113,18 +118,25 @@ def _arms(report: Report) -> dict[str, Any]:
     if confirmed is None:
         return {}
     return {
-        arm: {
-            "point": None if point is None else point.params,
-            "accuracies": confirmed.accuracies.get(arm, []),
-            "interval": _interval(confirmed.intervals.get(arm)),
-            "gain": _interval(confirmed.gains.get(arm)),
+        each.arm: {
+            "point": None if isinstance(each.source, Alone) else each.source.params,
+            "name": each.name,
+            "same_as": each.same_as,
+            "accuracies": list(each.accuracies),
+            "interval": _interval(each.interval),
+            "gain": _interval(each.gain),
         }
-        for arm, point in confirmed.plan.points.items()
+        for each in arm_summaries(report.result.config, confirmed)
     }
 
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else dict(vars(interval))
+    if interval is None:
+        return None
+    return {
+        name: getattr(interval, name)
+        for name in ("mean", "low", "high", "lower_one_sided", "upper_one_sided", "standard_error", "dof")
+    }
 
 
 def _similarity(report: Report) -> dict[str, Any] | None:
