@@ -1,4 +1,4 @@
-"""PointSampler: proposes each point once, whichever of Optuna's samplers makes the proposals."""
+"""PointSampler: proposes each point once, whichever sampler chooses among those that are free."""
 
 import itertools
 import random
@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
+from sweetspot.study.cost_aware import next_point
 from sweetspot.study.search import OUT_OF_MEMORY, is_given_back
 from sweetspot.study.space import Point, distributions, points
 
@@ -25,6 +26,8 @@ _PROPOSALS = 16
 
 _RANDOM_PROPOSALS = 1000
 """Random ones after those, where the space is continuous and what is proposed may not fit in memory."""
+_CANDIDATES = 400
+"""Random points among which the expected improvement chooses where the space is continuous."""
 
 Space = dict[str, BaseDistribution]
 
@@ -42,19 +45,23 @@ class _TPESampler(TPESampler):
 
 _INNER: dict[str, Callable[[int, Space], BaseSampler]] = {
     "tpe": _TPESampler,
-    "gp": lambda seed, space: GPSampler(seed=seed, deterministic_objective=False),
     "random": lambda seed, space: RandomSampler(seed=seed),
 }
+"""Samplers of Optuna's, which make proposals."""
+_PER_SECOND = {"gp": False, "cost-aware": True}
+"""Those that choose among all free points by expected improvement: whether per second of what it costs."""
 
 
 class PointSampler(BaseSampler):
     """Samples a whole point at once, never one that a trial has had.
 
-    The inner sampler sees the listed values by rank, so that neighbours are neighbours (batch sizes and ladders are
-    geometric, so rank is a logarithm). Its proposals are refused while the point is taken (finished, pruned,
-    infeasible, running or waiting) or, as long as others are free, while it would wait for another worker. Seeded by
-    the study's seed and the number of trials before this one, those given back not counted: a search with one worker
-    repeats exactly, interrupted or not.
+    A point is free unless it is taken (finished, pruned, infeasible, running or waiting) or, as long as others are
+    free, would wait for another worker. "gp" and "cost-aware" choose among the free ones
+    (:mod:`sweetspot.study.cost_aware`). Optuna's samplers see the listed values by rank, so that neighbours are
+    neighbours (batch sizes and ladders are geometric, so rank is a logarithm), and what they propose is refused where
+    it is not free. Asked although every point is taken, a completed one is given more replicates. Seeded by the study's
+    seed and the number of trials before this one, those given back not counted: a search with one worker repeats
+    exactly, interrupted or not.
 
     Args:
         config: of the study.
@@ -91,13 +98,18 @@ class PointSampler(BaseSampler):
         free = None
         if (every := points(self._config)) is not None:
             free = [point for point in every if point not in taken]
-            if not free:  # asked for although the space is full: more replicates of a random point
-                return random.Random(seed).choice(every).params
+            if not free:
+                return random.Random(seed).choice(_revisited(trials) or every).params
             under_way = [t for t in trials if t.state == TrialState.RUNNING and self._space.keys() <= t.params.keys()]
             running = [Point.of(t.params) for t in under_way]
             unhindered = [point for point in free if not self._must_wait(point, running)]
             free = unhindered or free
-        if self._config.search.sampler != "grid":
+        name = self._config.search.sampler
+        if name in _PER_SECOND:
+            drawn = (point for point in self._random(seed) if point not in taken)
+            candidates = list(itertools.islice(drawn, _CANDIDATES)) if free is None else free
+            return next_point(self._config, trials, candidates, seed, per_second=_PER_SECOND[name]).params
+        if name in _INNER:
             proposals = self._proposals(trials, seed)
             for proposal in proposals if free is None else itertools.islice(proposals, _PROPOSALS):
                 if proposal in free if free is not None else proposal not in taken:
@@ -114,9 +126,12 @@ class PointSampler(BaseSampler):
                 asked = shadow.ask(ranked)
                 yield Point.of(self._by_value(asked.params))
                 shadow.tell(asked, state=TrialState.FAIL)  # forgotten: neither a result nor under way
-            shadow.sampler = RandomSampler(seed=seed)
-            for _ in range(_RANDOM_PROPOSALS):
-                yield Point.of(self._by_value(shadow.ask(ranked).params))
+        yield from self._random(seed)
+
+    def _random(self, seed: int) -> Iterator[Point]:
+        rng = random.Random(seed)
+        for _ in range(_RANDOM_PROPOSALS):
+            yield Point.of({name: _drawn(rng, distribution) for name, distribution in self._space.items()})
 
     def _by_value(self, params: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
@@ -211,6 +226,22 @@ class Taken:
 def _steps_of(point: Point) -> tuple[int, object]:
     """What decides about the memory that a teacher's step needs."""
     return point.batch_size, dict(point.others).get("teacher.model")
+
+
+def _drawn(rng: random.Random, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return rng.choice(distribution.choices)
+    assert isinstance(distribution, FloatDistribution)
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        return min(high, low * (high / low) ** rng.random())
+    return rng.uniform(low, high)
+
+
+def _revisited(trials: Iterable[FrozenTrial]) -> list[Point]:
+    """The points that may have more replicates: completed ones, each once."""
+    complete = (t for t in trials if t.state == TrialState.COMPLETE and {"batch_size", "epochs"} <= t.params.keys())
+    return list(dict.fromkeys(Point.of(t.params) for t in complete))
 
 
 def _is_ordered(distribution: BaseDistribution) -> bool:

@@ -75,7 +75,7 @@ def test_without_data_the_line_names_what_is_built_in(refused: Refused) -> None:
         ((*DIGITS, "--student", "mpl"), "unknown model 'mpl': did you mean 'mlp'?"),
         ((*DIGITS, "--teacher", ""), "--teacher: teacher.model"),
         ((*DIGITS, "--set", "search.teacher.model=['mlp', 'x']"), "unknown model 'x'"),
-        ((*DIGITS, "--set", "search.sampler=bayes"), "must be 'tpe', 'gp', 'random' or 'grid'"),
+        ((*DIGITS, "--set", "search.sampler=bayes"), "must be 'cost-aware', 'gp', 'tpe', 'random' or 'grid'"),
         ((*DIGITS, "--name", ""), "a study's name has 1 to 200 printable characters and no '/'"),
         ((*DIGITS, "--name", "  "), "a study's name has 1 to 200 printable characters and no '/'"),
         ((*DIGITS, "--name", "a/b"), "a study's name has 1 to 200 printable characters and no '/'"),

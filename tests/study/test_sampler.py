@@ -7,7 +7,7 @@ from sweetspot.study.sampler import PointSampler, Taken
 from sweetspot.study.space import Point, points, suggest
 from sweetspot.study_file import Draft, find
 
-SAMPLERS = ["tpe", "gp", "random", "grid"]
+SAMPLERS = ["tpe", "gp", "cost-aware", "random", "grid"]
 
 
 def config(sampler: str, **search: object) -> StudyConfig:

@@ -1,0 +1,224 @@
+"""Proposals by expected improvement, per second that a visit would cost: an epoch that is there costs nothing."""
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from sweetspot.config import StudyConfig
+from sweetspot.study.space import Point, distributions
+from sweetspot.study.surrogate import Belief, Surrogate
+from sweetspot.training.schedules import schedule
+
+FIRST = ((0.4, 1.0), (0.9, 0.7), (0.1, 0.6), (0.6, 0.4))
+"""The first visits, as shares of the way along the batch sizes and along the ladder: one trajectory to its end, which
+is often the answer, then others mostly in the upper half, as the lower one has teachers that have hardly learned."""
+
+_MOST_POINTS = 200
+"""That are learned from, the last ones: half a second's work."""
+_LEAST_ERROR = 1e-4
+"""An accuracy of 1 is taken to be so far from it."""
+_VISITED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+Array = NDArray[np.float64]
+
+
+def next_point(
+    config: StudyConfig, trials: Iterable[FrozenTrial], free: Sequence[Point], seed: int, *, per_second: bool
+) -> Point:
+    """The point of ``free`` to visit next.
+
+    After the first visits it is where most improvement is expected over the posterior mean of the best completed point,
+    by a Gaussian process of the students' log errors (which make the cliff of teachers that have hardly learned less
+    steep). A point under way counts as one that turns out as expected. Under-trained points cannot improve anything,
+    and are left for last.
+
+    Args:
+        trials: of the study.
+        free: not empty.
+        seed: what is left to chance follows from it.
+        per_second: whether the improvement is divided by what the visit would cost.
+    """
+    names = distributions(config).keys()
+    visits = [Visited(Point.of(t.params), t) for t in trials if t.state in _VISITED and names <= t.params.keys()]
+    is_trained = _trained_enough(config, visits)
+    free = [point for point in free if is_trained(point)] or free
+    errors = _log_errors(visits)
+    if len(visits) < len(FIRST) or not errors:
+        return _filling(config, visits, free, seed)
+    known, running = list(errors), [v.point for v in visits if v.trial.state == TrialState.RUNNING]
+    features = _features(config, [*free, *known, *running])
+    own, others = slice(len(free)), slice(len(free), len(free) + len(known))
+    surrogate = Surrogate(features[others], [[-e for e in errors[point]] for point in known])
+    belief = surrogate.at(features)
+    may_be_best = np.array([is_trained(point) for point in known])
+    best = belief.mean[others][may_be_best if may_be_best.any() else slice(None)].max()
+    deviation = np.sqrt(_variance_given(belief, len(free), len(running), surrogate.noise))
+    gain = log_improvement(belief.mean[own] - best, deviation)
+    if per_second:
+        costs = Costs(config, visits)
+        gain -= np.log([costs.of(point) for point in free])
+    return free[int(gain.argmax())]
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A trial that has all its parameters, and was not given back."""
+
+    point: Point
+    trial: FrozenTrial
+
+    def told(self, key: str, default: Any) -> Any:
+        """A user attribute."""
+        return self.trial.user_attrs.get(key, default)
+
+
+def log_improvement(ahead: Array, deviation: Array) -> Array:
+    """log E max(x, 0) of normal x with these means and deviations (Jones, Schonlau & Welch 1998, J. Glob. Optim. 13).
+
+    Far below zero by its asymptote, which is within 1 %: a difference of two small numbers would be lost there.
+    """
+    deviation = np.maximum(deviation, 1e-12)
+    z = ahead / deviation
+    log_density = -(z**2) / 2 - math.log(2 * math.pi) / 2
+    near = np.maximum(z, -5.0)
+    below = np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in near.tolist()])
+    exact = np.log(np.exp(-(near**2) / 2) / math.sqrt(2 * math.pi) + near * below)
+    return np.log(deviation) + np.where(z > -5, exact, log_density - np.log(z**2 + 3))
+
+
+def _variance_given(belief: Belief, free: int, running: int, noise: float) -> Array:
+    """Variances of the first ``free`` points, once a student of each of the last ``running`` is as expected."""
+    variance = np.diagonal(belief.covariance)[:free].copy()
+    if running:
+        across = belief.covariance[:free, -running:]
+        among = belief.covariance[-running:, -running:] + max(noise, 1e-9) ** 2 * np.eye(running)
+        variance -= (across * np.linalg.solve(among, across.T).T).sum(axis=1)
+    return np.asarray(np.maximum(variance, 0.0))
+
+
+# -- what is known of points ------------------------------------------------------------------------------------------
+
+
+def _log_errors(visits: Iterable[Visited]) -> dict[Point, list[float]]:
+    """log(1 - accuracy) of the students of completed points, of the last ones; of several visits the largest."""
+    errors: dict[Point, list[float]] = {}
+    for visit in visits:
+        if visit.trial.state == TrialState.COMPLETE:
+            accuracies = visit.told("replicate_accuracies", None) or [visit.trial.value]
+            found = [math.log(max(1 - a, _LEAST_ERROR)) for a in accuracies if a is not None and math.isfinite(a)]
+            if len(found) > len(errors.get(visit.point, ())):
+                errors[visit.point] = found
+    return dict(list(errors.items())[-_MOST_POINTS:])
+
+
+def _features(config: StudyConfig, points: Sequence[Point]) -> Array:
+    """(points, features): log batch size, log epochs, and what else is searched; choices as one column each."""
+    columns = [[math.log2(p.batch_size) for p in points], [math.log(p.epochs) for p in points]]
+    for name, distribution in distributions(config).items():
+        values = [p.params[name] for p in points]
+        if isinstance(distribution, FloatDistribution):
+            columns.append([math.log(v) if distribution.log else v for v in values])
+        elif isinstance(distribution, CategoricalDistribution) and name not in ("batch_size", "epochs"):
+            columns += [[float(v == choice) for v in values] for choice in distribution.choices]
+    return np.array(columns, dtype=np.float64).T
+
+
+def _trained_enough(config: StudyConfig, visits: Iterable[Visited]) -> Callable[[Point], bool]:
+    """Tells of a point whether its teacher takes ``search.min_steps``, as far as visits tell how many it takes."""
+    images = max((v.told("steps", 0) / v.point.epochs * v.point.batch_size for v in visits), default=0)
+    return lambda point: not images or point.epochs * (images // point.batch_size) >= config.search.min_steps
+
+
+def _filling(config: StudyConfig, visits: Sequence[Visited], free: Sequence[Point], seed: int) -> Point:
+    """The one of the first visits whose turn it is; after those, what is farthest from all visits."""
+    sizes, ladder = config.search.batch_size, config.search.ladder
+
+    def place(point: Point) -> tuple[float, float]:
+        along = np.interp(point.batch_size, sizes, np.linspace(0, 1, len(sizes)))
+        return float(along), float(np.interp(point.epochs, ladder, np.linspace(0, 1, len(ladder))))
+
+    shuffled = random.Random(seed).sample(list(free), len(free))
+    places = np.array([place(point) for point in shuffled])
+    if len(visits) < len(FIRST):
+        return shuffled[int(np.square(places - FIRST[len(visits)]).sum(axis=1).argmin())]
+    visited = np.array([place(visit.point) for visit in visits])
+    apart = np.square(places[:, None] - visited[None]).sum(axis=2).min(axis=1)
+    return shuffled[int(apart.argmax())]
+
+
+# -- costs ------------------------------------------------------------------------------------------------------------
+
+
+class Costs:
+    """What a visit to a point would cost: teacher epochs that are not there yet, and students.
+
+    Args:
+        visits: from which it is known what is there, and what that took; where nobody knows, an epoch takes a second.
+    """
+
+    def __init__(self, config: StudyConfig, visits: Sequence[Visited]) -> None:
+        self._schedule = schedule(config.teacher.schedule, config.search.ladder[0])
+        self._trunks: dict[_Teacher, int] = {}
+        self._ends: set[tuple[_Teacher, int]] = set()
+        self._spent: dict[object, dict[int, Array]] = {}
+        paid = []
+        for visit in visits:
+            self._reach(visit)
+            seconds = visit.told("seconds", {})
+            if trained := visit.told("epochs_trained", 0):
+                took = seconds.get("teacher", trained) + seconds.get("measuring", 0.0)
+                by_size = self._spent.setdefault(_model(visit.point), {})
+                by_size.setdefault(visit.point.batch_size, np.zeros(2))[:] += took, trained
+            if epochs := visit.told("student_epochs", 0):
+                paid.append(seconds.get("students", epochs))
+        self._students = median(paid) if paid else config.student.epochs * config.student.replicates.max
+
+    def of(self, point: Point) -> float:
+        """Seconds of one worker, above zero."""
+        return max(self._students + self.missing_epochs(point) * self._per_epoch(point), 1e-6)
+
+    def missing_epochs(self, point: Point) -> int:
+        """Of the point's teacher: those of the trunk that no longer run has trained, and those of its own branch."""
+        teacher = _teacher(point)
+        if (teacher, point.epochs) in self._ends:
+            return 0
+        shared = self._schedule.shared_epochs(point.epochs)
+        return max(0, shared - self._trunks.get(teacher, 0)) + point.epochs - shared
+
+    def _reach(self, visit: Visited) -> None:
+        point, teacher = visit.point, _teacher(visit.point)
+        is_running = visit.trial.state == TrialState.RUNNING
+        reached = point.epochs if is_running else visit.told("epochs_reached", 0)
+        shared = self._schedule.shared_epochs(point.epochs)
+        self._trunks[teacher] = max(self._trunks.get(teacher, 0), min(reached, shared))
+        if reached >= point.epochs:
+            self._ends.add((teacher, point.epochs))
+
+    def _per_epoch(self, point: Point) -> float:
+        """Seconds of a teacher's epoch, measuring included; between the batch sizes that are known, in between."""
+        known = self._spent.get(_model(point)) or next(iter(self._spent.values()), {})
+        if not known:
+            return 1.0
+        sizes = sorted(known)
+        rates = [known[size][0] / known[size][1] for size in sizes]
+        return float(np.interp(math.log2(point.batch_size), np.log2(sizes), rates))
+
+
+_Teacher = tuple[int, tuple[tuple[str, float | str], ...]]
+
+
+def _teacher(point: Point) -> _Teacher:
+    """What makes a trajectory, of all that is searched."""
+    return point.batch_size, tuple((k, v) for k, v in point.others if k.startswith("teacher."))
+
+
+def _model(point: Point) -> object:
+    return dict(point.others).get("teacher.model")
