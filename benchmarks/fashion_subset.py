@@ -24,9 +24,7 @@ def main() -> None:
     try:
         train, test = (FashionMNIST(given.data, train=is_train) for is_train in (True, False))
     except RuntimeError:
-        raise UserError(
-            f"no FashionMNIST/raw in {given.data}: give its parent"
-        ) from None
+        raise UserError(f"no FashionMNIST/raw in {given.data}: give its parent") from None
     images, labels = train.data.numpy(), train.targets.numpy()
     rng = np.random.default_rng(0)
     drawn = [rng.permutation(np.flatnonzero(labels == k))[:_PER_CLASS] for k in range(len(train.classes))]

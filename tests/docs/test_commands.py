@@ -340,13 +340,16 @@ def shrunk(arguments: list[str]) -> list[str]:
     """The arguments, with data that are at hand instead of what is downloaded, on the CPU, and made small."""
     arguments = ["npz:cifar100.npz" if part == "cifar100" else part for part in arguments]
     arguments = ["cpu" if part == "cuda:0" else part for part in arguments]
-    if arguments[0] not in ("optimize", "entropy"):
+    if arguments[0] not in ("optimize", "entropy") and not (arguments[0] == "grid" and "--dataset" in arguments):
         return arguments
+    for option in ("--teachers", "--replicates"):
+        if option in arguments:
+            arguments[arguments.index(option) + 1] = "2"
     if "--trials" in arguments:
         arguments[arguments.index("--trials") + 1] = "2"
     small = SMALL if "--teacher" in arguments else SMALL | SMALLEST_NETWORKS
     arguments += toml_settings(**small)
-    if arguments[0] == "optimize" and "--workers" not in arguments:
+    if arguments[0] in ("optimize", "grid") and "--workers" not in arguments:
         arguments += ["--workers", "1"]
     return arguments
 
@@ -384,7 +387,7 @@ def test_what_a_page_shows_is_run(
     runner = Runner(processes, capsys, monkeypatch)
     everything = forms(PAGES[page])
     first = next((text for kind, text in everything if kind == "command" and re.search(r"^\w+ .*\bdigits\b", text)), "")
-    if first and not first.startswith("optimize"):
+    if first and not first.startswith(("optimize", "grid")):
         runner.command("optimize --dataset digits")  # which the page takes for granted
     for kind, text in everything:
         if kind == "command":
