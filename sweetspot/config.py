@@ -261,7 +261,7 @@ class SearchConfig(Part):
     epochs: Ladder | Annotated[tuple[Count, ...], Field(min_length=1)] = Ladder(low=10, high=240, rungs=10)
     trials: Count = 40
     sampler: Literal["cost-aware", "gp", "tpe", "random", "grid"] = "cost-aware"
-    """cost-aware: most expected improvement per second; gp: most expected improvement; the others are Optuna's."""
+    """cost-aware: most expected improvement for its cost; gp: most expected improvement; the others are Optuna's."""
     min_steps: Annotated[int, Field(ge=0, lt=2**31)] = 1000
     """Points whose teacher takes fewer steps are under-trained and cannot be the sweet spot."""
     student: StudentSearch = StudentSearch()

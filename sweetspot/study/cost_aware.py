@@ -1,10 +1,9 @@
-"""Proposals by expected improvement, per second that a visit would cost: an epoch that is there costs nothing."""
+"""Proposals by expected improvement, for what a visit would cost: an epoch that is there costs nothing."""
 
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ FIRST = ((0.4, 1.0), (0.9, 0.7), (0.1, 0.6), (0.6, 0.4))
 """The first visits, as shares of the way along the batch sizes and along the ladder: one trajectory to its end, which
 is often the answer, then others mostly in the upper half, as the lower one has teachers that have hardly learned."""
 
+STUDENT_EPOCH = 0.3
+"""What an epoch of a student is taken to cost, in epochs of a teacher: less network, and a response to it."""
 _MOST_POINTS = 200
 """That are learned from, the last ones: half a second's work."""
 _LEAST_ERROR = 1e-4
@@ -31,7 +32,7 @@ Array = NDArray[np.float64]
 
 
 def next_point(
-    config: StudyConfig, trials: Iterable[FrozenTrial], free: Sequence[Point], seed: int, *, per_second: bool
+    config: StudyConfig, trials: Iterable[FrozenTrial], free: Sequence[Point], seed: int, *, per_cost: bool
 ) -> Point:
     """The point of ``free`` to visit next.
 
@@ -44,7 +45,7 @@ def next_point(
         trials: of the study.
         free: not empty.
         seed: what is left to chance follows from it.
-        per_second: whether the improvement is divided by what the visit would cost.
+        per_cost: whether the improvement is divided by what the visit would cost.
     """
     names = distributions(config).keys()
     visits = [Visited(Point.of(t.params), t) for t in trials if t.state in _VISITED and names <= t.params.keys()]
@@ -62,7 +63,7 @@ def next_point(
     best = belief.mean[others][may_be_best if may_be_best.any() else slice(None)].max()
     deviation = np.sqrt(_variance_given(belief, len(free), len(running), surrogate.noise))
     gain = log_improvement(belief.mean[own] - best, deviation)
-    if per_second:
+    if per_cost:
         costs = Costs(config, visits)
         gain -= np.log([costs.of(point) for point in free])
     return free[int(gain.argmax())]
@@ -158,32 +159,26 @@ def _filling(config: StudyConfig, visits: Sequence[Visited], free: Sequence[Poin
 
 
 class Costs:
-    """What a visit to a point would cost: teacher epochs that are not there yet, and students.
+    """What a visit to a point would cost, in epochs of a teacher: those that are not there yet, and its students.
+
+    Epochs and not the seconds that were measured, which no two runs have alike: a search with one worker repeats
+    exactly.
 
     Args:
-        visits: from which it is known what is there, and what that took; where nobody knows, an epoch takes a second.
+        visits: from which it is known what is there.
     """
 
-    def __init__(self, config: StudyConfig, visits: Sequence[Visited]) -> None:
+    def __init__(self, config: StudyConfig, visits: Iterable[Visited]) -> None:
         self._schedule = schedule(config.teacher.schedule, config.search.ladder[0])
+        self._students = STUDENT_EPOCH * config.student.epochs * config.student.replicates.max
         self._trunks: dict[_Teacher, int] = {}
         self._ends: set[tuple[_Teacher, int]] = set()
-        self._spent: dict[object, dict[int, Array]] = {}
-        paid = []
         for visit in visits:
             self._reach(visit)
-            seconds = visit.told("seconds", {})
-            if trained := visit.told("epochs_trained", 0):
-                took = seconds.get("teacher", trained) + seconds.get("measuring", 0.0)
-                by_size = self._spent.setdefault(_model(visit.point), {})
-                by_size.setdefault(visit.point.batch_size, np.zeros(2))[:] += took, trained
-            if epochs := visit.told("student_epochs", 0):
-                paid.append(seconds.get("students", epochs))
-        self._students = median(paid) if paid else config.student.epochs * config.student.replicates.max
 
     def of(self, point: Point) -> float:
-        """Seconds of one worker, above zero."""
-        return max(self._students + self.missing_epochs(point) * self._per_epoch(point), 1e-6)
+        """Of a point, above zero."""
+        return self._students + self.missing_epochs(point)
 
     def missing_epochs(self, point: Point) -> int:
         """Of the point's teacher: those of the trunk that no longer run has trained, and those of its own branch."""
@@ -202,15 +197,6 @@ class Costs:
         if reached >= point.epochs:
             self._ends.add((teacher, point.epochs))
 
-    def _per_epoch(self, point: Point) -> float:
-        """Seconds of a teacher's epoch, measuring included; between the batch sizes that are known, in between."""
-        known = self._spent.get(_model(point)) or next(iter(self._spent.values()), {})
-        if not known:
-            return 1.0
-        sizes = sorted(known)
-        rates = [known[size][0] / known[size][1] for size in sizes]
-        return float(np.interp(math.log2(point.batch_size), np.log2(sizes), rates))
-
 
 _Teacher = tuple[int, tuple[tuple[str, float | str], ...]]
 
@@ -218,7 +204,3 @@ _Teacher = tuple[int, tuple[tuple[str, float | str], ...]]
 def _teacher(point: Point) -> _Teacher:
     """What makes a trajectory, of all that is searched."""
     return point.batch_size, tuple((k, v) for k, v in point.others if k.startswith("teacher."))
-
-
-def _model(point: Point) -> object:
-    return dict(point.others).get("teacher.model")

@@ -48,8 +48,8 @@ _INNER: dict[str, Callable[[int, Space], BaseSampler]] = {
     "random": lambda seed, space: RandomSampler(seed=seed),
 }
 """Samplers of Optuna's, which make proposals."""
-_PER_SECOND = {"gp": False, "cost-aware": True}
-"""Those that choose among all free points by expected improvement: whether per second of what it costs."""
+_PER_COST = {"gp": False, "cost-aware": True}
+"""Those that choose among all free points by expected improvement: whether for what it costs."""
 
 
 class PointSampler(BaseSampler):
@@ -105,10 +105,10 @@ class PointSampler(BaseSampler):
             unhindered = [point for point in free if not self._must_wait(point, running)]
             free = unhindered or free
         name = self._config.search.sampler
-        if name in _PER_SECOND:
+        if name in _PER_COST:
             drawn = (point for point in self._random(seed) if point not in taken)
             candidates = list(itertools.islice(drawn, _CANDIDATES)) if free is None else free
-            return next_point(self._config, trials, candidates, seed, per_second=_PER_SECOND[name]).params
+            return next_point(self._config, trials, candidates, seed, per_cost=_PER_COST[name]).params
         if name in _INNER:
             proposals = self._proposals(trials, seed)
             for proposal in proposals if free is None else itertools.islice(proposals, _PROPOSALS):
