@@ -202,6 +202,7 @@ RICH = [
             "label_smoothing": 0.1,
             "precision": "float32",
             "probe_temperature": 2.0,
+            "seed": 3,
         },
         "student": {
             "model": "mlp",
@@ -224,7 +225,11 @@ RICH = [
                 "temperature": {"low": 2.0, "high": 8.0, "log": True},
                 "alpha": {"low": 0.5, "high": 1.0, "log": True},
             },
-            "teacher": {"lr": {"low": 0.01, "high": 1.0, "log": True}, "model": ["resnet8", "resnet14"]},
+            "teacher": {
+                "lr": {"low": 0.01, "high": 1.0, "log": True},
+                "model": ["resnet8", "resnet14"],
+                "seeds": 2,
+            },
         },
         "pruner": {
             "name": "similarity-entropy",
@@ -235,7 +240,14 @@ RICH = [
             "p": 0.1,
             "margin": 0.01,
         },
-        "confirm": {"finalists": 1, "teachers": 0, "seeds": 7, "margin": 0.01},
+        "confirm": {
+            "finalists": 2,
+            "teachers": 5,
+            "seeds": 7,
+            "margin": 0.01,
+            "arms": ["student_alone", "most_accurate_teacher"],
+            "lr_check": True,
+        },
         "run": {"checkpoint_seconds": 5.0, "deterministic": True, "heartbeat_seconds": 2, "grace_seconds": 9},
     },
     {

@@ -33,7 +33,7 @@ replicates = { min = 1, max = 3 }
 batch_size = [64, 128, 256, 512, 1024]
 epochs = { low = 10, high = 240, rungs = 10 }        # geometric, rounded to whole epochs, both ends included; or a list
 trials = 40
-sampler = "tpe"
+sampler = "cost-aware"
 [pruner]
 name = "similarity-entropy"
 [confirm]
@@ -312,8 +312,8 @@ def test_a_built_in_study_is_named_after_its_data_set_and_fits_it(name: str) -> 
     if name == "default":
         assert isinstance(config.data.validation, float), "a fraction, for data sets of any size"
         return
-    assert config.data.dataset == name
-    about = info(name)
+    assert name in (config.data.dataset, f"{config.data.dataset}-point")
+    about = info(config.data.dataset)
     assert about is not None
     assert max(*config.search.batch_size, config.student.batch_size) <= about.train_images - config.data.validation
 

@@ -131,6 +131,7 @@ class StudyData:
         images = self._dataset.test().to(self.labels.device)
         return Labelled(self._normalised(images.images), images.labels)
 
+    @cached_property
     def test_hash(self) -> str:
         """SHA-256 of the test split's content. For the confirmation alone."""
         return content_hash(self._dataset.test(), self.classes)

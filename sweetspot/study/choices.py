@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from statistics import fmean
 from typing import TypeVar
 
@@ -69,28 +70,33 @@ def cheapest(store: Store, record: StudyRecord, ranked: Sequence[Ranked]) -> Poi
     as_good = [
         r for r in ranked if not r.is_under_trained and r.shrunken >= best.shrunken - record.config.confirm.margin
     ]
-    cost = {r.point: teacher_seconds(store, record, r.point) for r in as_good}
-    known = {point: seconds for point, seconds in cost.items() if seconds is not None}
-    if known.get(best.point) is None:
+    cost = teacher_seconds(store, record, [r.point for r in as_good])
+    if best.point not in cost:
         return best.point
-    return min(known, key=lambda point: (known[point], point != best.point))
+    return min(cost, key=lambda point: (cost[point], point != best.point))
 
 
-def teacher_seconds(store: Store, record: StudyRecord, point: Point) -> float | None:
-    """What it takes to train the teacher of a point alone: its epochs at the mean of those of them that were timed.
+def teacher_seconds(store: Store, record: StudyRecord, points: Sequence[Point]) -> dict[Point, float]:
+    """What it takes to train the teacher of each point alone: its epochs at the mean of those of them that were timed.
 
-    None where none was. Later epochs of the trajectory do not count, so that nothing changes when it goes on.
+    Points of which none was are left out. Epochs that are not the point's own do not count, so that nothing changes
+    when its trajectory goes on.
     """
-    recipe = recipe_at(record.config, record.data_hash, point)
-    timed = [
-        measurement.seconds
-        for branch in {TRUNK, branch_of(recipe, point.epochs)}
-        for (epoch, probe), measurement in store.trajectories.measurements(
-            recipe.hash, branch, record.config.teacher.probe_temperature
-        ).items()
-        if probe == "train" and epoch <= point.epochs and measurement.seconds is not None
-    ]
-    return point.epochs * fmean(timed) if timed else None
+    measurements = cache(partial(store.trajectories.measurements, temperature=record.config.teacher.probe_temperature))
+    found = {}
+    for point in points:
+        recipe = recipe_at(record.config, record.data_hash, point)
+        own = branch_of(recipe, point.epochs)
+        last = {TRUNK: recipe.schedule.shared_epochs(point.epochs)} | {own: point.epochs}
+        timed = [
+            measurement.seconds
+            for branch, until in last.items()
+            for (epoch, probe), measurement in measurements(recipe.hash, branch).items()
+            if probe == "train" and epoch <= until and measurement.seconds is not None
+        ]
+        if timed:
+            found[point] = point.epochs * fmean(timed)
+    return found
 
 
 # -- the learning rate ------------------------------------------------------------------------------------------------
@@ -107,6 +113,11 @@ class LRCheck:
 
     batch_sizes: tuple[int, int]
     accuracies: tuple[tuple[float, float | None, float | None], ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing failed or is missing."""
+        return all(accuracy is not None for row in self.accuracies for accuracy in row)
 
 
 def lr_rivals(record: StudyRecord, ranked: Sequence[Ranked]) -> tuple[Point, Point] | None:

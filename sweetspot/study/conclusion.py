@@ -8,7 +8,7 @@ import numpy as np
 from sweetspot.store import Store, StudyRecord
 from sweetspot.study.arms import ACCURATE_T, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
 from sweetspot.study.choices import LRCheck, lr_check, lr_rivals, teacher_seconds
-from sweetspot.study.confirmation import FINALIST, NEEDED, Plan, current_plan, failed_arms, has_ended, outcomes
+from sweetspot.study.confirmation import FINALIST, NEEDED, Plan, current_plan, failed_arms, is_complete, outcomes
 from sweetspot.study.inference import Interval, Outcomes, accuracy, difference, pairing_correlation
 from sweetspot.study.ranking import Ranked
 from sweetspot.study.search import TEST_EXPORTED, load
@@ -78,11 +78,12 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
     if plan is None:
         return None
     found = outcomes(store, record, plan)
-    if not found.keys() >= set(NEEDED) or (found.keys() != plan.arms.keys() and not has_ended(store, record.name)):
+    if not found.keys() >= set(NEEDED) or not is_complete(store, record, plan):
         return None
     failed = failed_arms(store, record, plan)
     rivals = lr_rivals(record, ranked)
-    cost_ratio = _cost_ratio(store, record, plan)
+    checked = lr_check(store, record, rivals) if rivals else None
+    cost = cost_ratio(store, record, plan)
     same = frozenset(arm for arm in plan.arms if plan.same_as_best(arm))
     if ACCURATE_T in plan.arms and plan.arms[ACCURATE_T] == plan.arms[BEST_T]:
         same |= {ACCURATE_T}
@@ -96,29 +97,29 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
         look=plan.look,
         same=same,
         failed=[arm for arm in plan.arms if arm not in found],
-        left_out=_left_out(store, record),
+        left_out=left_out(store, record),
         names={arm: p.name for arm, p in plan.arms.items() if isinstance(p, ExternalPoint)},
-        economy_cost=cost_ratio,
-        lr_checked=rivals is not None,
+        economy_cost=cost,
+        lr_checked=checked is not None and checked.is_complete,
         was_exported=_was_exported(store, record),
     )
     others = _finalists(plan, found)
     of_best = replace(common, needed=needed_of(found, common, 1 + len(others)))
     judged = verdicts([of_best, *(_of_finalist(arm, plan, found, common, 1 + len(others)) for arm in others)])
-    is_cheaper = ECONOMY in found and ECONOMY not in same and cost_ratio is not None
+    is_cheaper = ECONOMY in found and ECONOMY not in same and cost is not None
     return Confirmation(
         plan=plan,
         accuracies={arm: [float(a) for a in o.correct.mean(axis=1)] for arm, o in found.items()},
         intervals={arm: accuracy(o) for arm, o in found.items()},
         gains=common.gains,
         verdicts=tuple(judged),
-        economy=economy_words(difference(found[ECONOMY], found[BEST]), record.config.confirm.margin, cost_ratio or 1.0)
+        economy=economy_words(difference(found[ECONOMY], found[BEST]), record.config.confirm.margin, cost or 1.0)
         if is_cheaper
         else None,
-        cost_ratio=cost_ratio,
+        cost_ratio=cost,
         correlations=_correlations(plan, found),
         failed={arm: failed.get(arm, "some of its students are missing") for arm in plan.arms if arm not in found},
-        lr_check=lr_check(store, record, rivals) if rivals else None,
+        lr_check=checked,
     )
 
 
@@ -142,7 +143,7 @@ def _of_finalist(
     return replace(own, needed=needed_of({**left, BEST: found[arm]}, own, finalists))
 
 
-def _left_out(store: Store, record: StudyRecord) -> list[str]:
+def left_out(store: Store, record: StudyRecord) -> list[str]:
     """The arms that the study's file leaves out although there is something to compare."""
     has_teachers = bool(store.external_teachers.of_data(record.data_hash))
     left = [arm for name, arm in _ARM_OF.items() if name not in record.config.confirm.arms]
@@ -155,12 +156,13 @@ def _was_exported(store: Store, record: StudyRecord) -> bool:
     return any(load(store, name).user_attrs.get(TEST_EXPORTED) for name in same)
 
 
-def _cost_ratio(store: Store, record: StudyRecord, plan: Plan) -> float | None:
+def cost_ratio(store: Store, record: StudyRecord, plan: Plan) -> float | None:
+    """Seconds to train the cheapest teacher, as a share of those of the best point's; None where they are not known."""
     economy = plan.arms.get(ECONOMY)
     if not isinstance(economy, Point):
         return None
-    cheap, dear = (teacher_seconds(store, record, point) for point in (economy, plan.best))
-    return cheap / dear if cheap is not None and dear else None
+    cost = teacher_seconds(store, record, [economy, plan.best])
+    return cost[economy] / cost[plan.best] if economy in cost and cost.get(plan.best) else None
 
 
 def _correlations(plan: Plan, found: Mapping[str, Outcomes]) -> dict[str, float]:

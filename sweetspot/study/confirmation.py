@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import TrialState
 
 from sweetspot.config import canonical_json
 from sweetspot.data.study_data import Labelled, StudyData
@@ -20,11 +19,12 @@ from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECON
 from sweetspot.study.choices import at_temperatures, cheapest, choice_tasks, chosen, lr_rivals, lr_tasks, smoothings
 from sweetspot.study.inference import Claim, Outcomes
 from sweetspot.study.ranking import Ranked, leaders, most_accurate_teacher, ranking
-from sweetspot.study.search import CONFIRM, METRIC, TASK, load, open_study
+from sweetspot.study.search import CONFIRM, CONTINUED, METRIC, TASK, is_finished, load, open_study
 from sweetspot.study.space import TEACHER_SEED, Alone, ExternalPoint, Point, Source, source_of
-from sweetspot.study.tasks import MOST_TASKS, TASK_NUMBER, Task, open_tasks, queue, untried, why_failed
+from sweetspot.study.tasks import HOPELESS, MOST_TASKS, TASK_NUMBER, Task, failures, open_tasks, queue, untried
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
+from sweetspot.training.engine import DivergedError, OutOfMemoryError, memory_errors
 
 NEEDED = (BEST, ALONE, ACCURATE)
 """Without these there is no verdict; the others may fail."""
@@ -45,9 +45,11 @@ class Plan:
         arms: what the students of each learn from, in order.
         teachers: fresh teachers of each arm; 0: the ones that the search has trained.
         seeds: fresh student seeds per teacher.
-        look: how many plans of this study have looked at the test split, with this one.
+        look: how often this study has looked at the test split, with this one.
         looks: how many looks the test split has had with this one, by all studies on the same data in the database.
         test_hash: of the test split's content.
+        continued: how often the study had been created or continued when this was made: only who continues it may
+            change what it compares.
     """
 
     arms: Mapping[str, Source]
@@ -56,6 +58,7 @@ class Plan:
     look: int
     looks: int
     test_hash: str
+    continued: int = 0
 
     @property
     def claim(self) -> Claim:
@@ -90,8 +93,8 @@ class Plan:
         return [task for arm in self.arms for task in self.tasks(arm, seed)]
 
     def is_like(self, other: "Plan") -> bool:
-        """Whether both compare the same, whatever the looks."""
-        return replace(self, look=0, looks=0) == replace(other, look=0, looks=0)
+        """Whether both compare the same, whenever they were made."""
+        return replace(self, look=0, looks=0, continued=0) == replace(other, look=0, looks=0, continued=0)
 
     def to_json(self) -> str:
         return canonical_json(
@@ -103,6 +106,7 @@ class Plan:
                 "look": self.look,
                 "looks": self.looks,
                 "test": self.test_hash,
+                "continued": self.continued,
             }
         )
 
@@ -113,15 +117,25 @@ class Plan:
         if values.get("format") != _FORMAT:
             return None
         arms = {arm: source_of(params) for arm, params in values["arms"]}
-        return cls(arms, values["teachers"], values["seeds"], values["look"], values["looks"], values["test"])
+        looks = values["look"], values["looks"]
+        return cls(arms, values["teachers"], values["seeds"], *looks, values["test"], values["continued"])
 
 
 def current_plan(store: Store, name: str) -> Plan | None:
-    """The plan of a study's confirmation; None before one was made."""
+    """The plan of a study's confirmation; None before one was made by this version."""
+    text = _plan_text(store, name)
+    return Plan.from_json(text) if text else None
+
+
+def has_plan(store: Store, name: str) -> bool:
+    """Whether a plan was made, by whatever version."""
+    return _plan_text(store, name) is not None
+
+
+def _plan_text(store: Store, name: str) -> str | None:
     if not store.database.has_study(name + CONFIRM):
         return None
-    text = load(store, name + CONFIRM).user_attrs.get("plan")
-    return Plan.from_json(text) if text else None
+    return load(store, name + CONFIRM).user_attrs.get("plan")
 
 
 # -- planning ---------------------------------------------------------------------------------------------------------
@@ -137,30 +151,39 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
         Whether there is anything to be done, by this worker or by others.
     """
     standing = _Standing(store, record)
-    if preparing := standing.preparing():
-        return queue(store, record, preparing)
-    arms = standing.arms()
-    if not arms:
+    if not standing.has_ended:
         return False
-    confirm, there = record.config.confirm, current_plan(store, record.name)
-    plan = Plan(arms, confirm.teachers, confirm.seeds, there.look + 1 if there else 1, 0, data.test_hash())
-    if there is not None and there.is_like(plan):
-        plan = there
-    else:
-        plan = replace(plan, looks=store.studies.count_test_look(record.name))
-        open_study(store, record.name + CONFIRM, METRIC).set_user_attr("plan", plan.to_json())
+    if preparing := standing.next_stage():
+        return queue(store, record, preparing)
+    plan = current_plan(store, record.name)
+    if plan is None or standing.may_differ(plan):
+        arms, confirm = standing.arms(), record.config.confirm
+        if not arms:
+            return False
+        wanted = Plan(arms, confirm.teachers, confirm.seeds, 0, 0, data.test_hash, standing.continued)
+        if plan is None or not plan.is_like(wanted):
+            looks = store.studies.count_test_look(record.name)
+            counted = store.studies.get(record.name)
+            plan = replace(wanted, look=counted.test_looks if counted else 1, looks=looks)
+            open_study(store, record.name + CONFIRM, METRIC).set_user_attr("plan", plan.to_json())
     return queue(store, record, plan.all_tasks(record.config.teacher.seed))
 
 
 def is_unplanned(store: Store, record: StudyRecord) -> bool:
     """Whether a search that has ended has tasks to come that nobody has queued: whoever was about to has died."""
     standing = _Standing(store, record)
-    if preparing := standing.preparing():
-        return bool(untried(store, record, preparing))
-    there, arms, confirm = current_plan(store, record.name), standing.arms(), record.config.confirm
-    if there is None or not arms:
-        return bool(arms)
-    return not there.is_like(replace(there, arms=arms, teachers=confirm.teachers, seeds=confirm.seeds))
+    if stage := standing.next_stage():
+        return bool(untried(store, record, stage))
+    plan = current_plan(store, record.name)
+    if plan is None:
+        # A plan of an earlier version is made anew when the study is continued, and by nobody else.
+        return bool(standing.arms()) and (standing.continued > 0 or not has_plan(store, record.name))
+    if standing.may_differ(plan):
+        confirm = record.config.confirm
+        wanted = replace(plan, arms=standing.arms(), teachers=confirm.teachers, seeds=confirm.seeds)
+        if wanted.arms and not plan.is_like(wanted):
+            return True
+    return bool(untried(store, record, plan.all_tasks(record.config.teacher.seed)))
 
 
 def is_current(store: Store, record: StudyRecord, plan: Plan) -> bool:
@@ -181,6 +204,15 @@ class _Standing:
         study = load(store, record.name)
         self._trials = study.get_trials(deepcopy=False)
         self._images = study.user_attrs.get("train_images", 0)
+        self.continued: int = study.user_attrs.get(CONTINUED, 0)
+
+    @property
+    def has_ended(self) -> bool:
+        return is_finished(self._record, self._trials)
+
+    def may_differ(self, plan: Plan) -> bool:
+        """Whether the study was continued since ``plan`` was made: nothing else changes what is compared."""
+        return self.continued != plan.continued
 
     @cached_property
     def _ranked(self) -> list[Ranked]:
@@ -202,7 +234,7 @@ class _Standing:
         assert self._best is not None
         return most_accurate_teacher(self._store, self._record, self._trials, self._images, self._best)
 
-    def preparing(self) -> list[Task]:
+    def next_stage(self) -> list[Task]:
         """The tasks of the first stage before the confirmation that is not done; empty when all are."""
         for stage in (self._baselines, self._leaders, self._choices):
             tasks = stage()
@@ -280,8 +312,14 @@ class Companion:
         return self._workplace.data.test()
 
     def suggest(self, trial: optuna.Trial) -> Task:
-        """The task of a queued trial."""
+        """The task of a queued trial.
+
+        Raises:
+            RunError: for a trial of an earlier version.
+        """
         trial.suggest_int(TASK_NUMBER, 0, MOST_TASKS - 1)
+        if TASK not in trial.user_attrs:
+            raise RunError("queued by an earlier version: another takes its place")
         return Task.from_json(trial.user_attrs[TASK])
 
     def run(self, trial: optuna.Trial, task: Task) -> float:
@@ -293,12 +331,16 @@ class Companion:
             return correctness(model, self._test, precision).cpu().numpy() if task.test_hash else None
 
         try:
-            visit.train_teacher()
-            students = visit.train_students(task.purpose, task.replicates, test, task.test_hash)
+            with memory_errors():
+                visit.train_teacher()
+                students = visit.train_students(task.purpose, task.replicates, test, task.test_hash)
+        except (DivergedError, OutOfMemoryError) as error:
+            trial.set_user_attr(HOPELESS, True)
+            raise RunError(str(error)) from error
         except UserError as error:
-            if task.arm in NEEDED:
+            if not task.arm.startswith(YOURS):
                 raise
-            raise RunError(str(error)) from error  # the others go on without it
+            raise RunError(str(error)) from error  # a teacher from elsewhere that cannot teach: the others go on
         finally:
             visit.tell_spent(trial.set_user_attr)
         accuracies = [float(s.test_accuracy or 0.0) if task.test_hash else s.accuracy for s in students]
@@ -331,10 +373,9 @@ def outcomes(store: Store, record: StudyRecord, plan: Plan) -> dict[str, Outcome
 
 def failed_arms(store: Store, record: StudyRecord, plan: Plan) -> dict[str, str]:
     """Which arms of a plan failed for good, and why."""
-    return why_failed(store, record.name, plan.all_tasks(record.config.teacher.seed))
+    return failures(store, record.name, plan.all_tasks(record.config.teacher.seed))
 
 
-def has_ended(store: Store, name: str) -> bool:
-    """Whether no task of a study is queued or under way."""
-    trials = load(store, name + CONFIRM).get_trials(deepcopy=False)
-    return not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
+def is_complete(store: Store, record: StudyRecord, plan: Plan) -> bool:
+    """Whether nothing of a plan is left to be done."""
+    return not open_tasks(store, record, plan.all_tasks(record.config.teacher.seed))

@@ -16,7 +16,7 @@ from sweetspot.study.pruner import SimilarityEntropyPruner
 from sweetspot.study.sampler import Memory, PointSampler
 from sweetspot.study.search import BEFORE, CONFIRM, Counts, failures_in_a_row, load
 from sweetspot.study.space import Point, distributions, suggest
-from sweetspot.study.tasks import TASK_NUMBER, Task, task_of
+from sweetspot.study.tasks import TASK_NUMBER, Task, is_task, task_of
 from sweetspot.study.visit import saved_of
 from sweetspot.study.workplace import Workplace
 
@@ -105,6 +105,8 @@ class Confirming:
 
     def saved(self, trial: FrozenTrial) -> str:
         there = self._workplace
+        if not is_task(trial):  # of an earlier version
+            return ""
         return saved_of(there.store, self._record.config, there.data.hash, task_of(trial).source)
 
     def suggest(self, trial: optuna.Trial) -> Task:

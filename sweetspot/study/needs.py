@@ -10,7 +10,7 @@ from sweetspot.store import TRUNK, Leases, Snapshot, Store, StudyRecord
 from sweetspot.store.trajectories import RUNS
 from sweetspot.study.confirmation import current_plan
 from sweetspot.study.ranking import ranking
-from sweetspot.study.search import Counts, companions, load
+from sweetspot.study.search import companions, is_finished, load
 from sweetspot.study.space import Alone, AnyPoint, Point, Source
 from sweetspot.study.tasks import is_task, task_of
 from sweetspot.study.visit import distillation_at, recipe_at
@@ -92,11 +92,6 @@ def _needed_by(
     for point in {Point(p.batch_size, e, p.others) for p in visited for e in config.search.ladder}:
         if (root := _branch_point(config, data_hash, point, there)) is not None:
             yield root, f"a branch of {record.name} hangs from it"
-
-
-def is_finished(record: StudyRecord, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether the search asks for no further trial."""
-    return record.ended is not None or Counts.of(trials).finished >= record.config.search.trials
 
 
 def _sources(store: Store, record: StudyRecord) -> set[Source]:

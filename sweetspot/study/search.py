@@ -30,6 +30,9 @@ BEFORE = "trials_before"
 TASK = "task"
 """The user attribute of a companion's trial: what it does, as JSON (:mod:`sweetspot.study.tasks`)."""
 
+CONTINUED = "continued"
+"""The user attribute of a study with how often it was created or continued."""
+
 REPLACED = "another took its place"
 """The value of :data:`GIVEN_BACK` in trials that are not queued again."""
 
@@ -70,6 +73,11 @@ class Counts:
     @property
     def finished(self) -> int:
         return self.complete + self.pruned
+
+
+def is_finished(record: StudyRecord, trials: Iterable[FrozenTrial]) -> bool:
+    """Whether the search asks for no further trial."""
+    return record.ended is not None or Counts.of(trials).finished >= record.config.search.trials
 
 
 def check_name(name: str) -> None:
@@ -122,6 +130,10 @@ def create_or_continue(store: Store, name: str, config: StudyConfig, data: Study
     study.set_user_attr("images", {"channels": data.channels, "size": data.image_size})
     study.set_user_attr("normalisation", {"mean": data.normalisation.mean, "std": data.normalisation.std})
     study.set_user_attr(BEFORE, len(study.get_trials(deepcopy=False)))
+    study.set_user_attr(CONTINUED, study.user_attrs.get(CONTINUED, 0) + 1)
+    if store.database.has_study(name + CONFIRM):
+        companion = load(store, name + CONFIRM)
+        companion.set_user_attr(BEFORE, len(companion.get_trials(deepcopy=False)))
     record = store.studies.get(name)
     assert record is not None
     return record

@@ -11,13 +11,15 @@ from sweetspot.config import canonical_json
 from sweetspot.store import Store, StudyRecord
 from sweetspot.store.students import Purpose
 from sweetspot.study.lost import withdraw
-from sweetspot.study.search import CONFIRM, METRIC, TASK, is_given_back, load, open_study
+from sweetspot.study.search import BEFORE, CONFIRM, GIVEN_BACK, METRIC, REPLACED, TASK, is_given_back, load, open_study
 from sweetspot.study.space import Source, source_of
 from sweetspot.study.visit import distillation_at
 
 TASK_NUMBER = "arm_index"
 """The parameter of a companion's trial: how many tasks were queued before it."""
 MOST_TASKS = 100_000
+HOPELESS = "hopeless"
+"""The user attribute of a task's trial that failed in a way that would repeat itself."""
 _TRIES = 3
 
 
@@ -90,64 +92,83 @@ def unfinished(store: Store, record: StudyRecord, tasks: Iterable[Task]) -> list
 
 
 def open_tasks(store: Store, record: StudyRecord, tasks: Iterable[Task]) -> list[Task]:
-    """Those of the unfinished tasks that have not failed for good."""
+    """Those of the unfinished tasks that have not failed for good since the study was last continued."""
     missing = unfinished(store, record, tasks)
-    tries = _tries(store, record.name) if missing else {}
-    return [task for task in missing if _failures(tries.get(task.to_json(), [])) < _TRIES]
+    tries = _tries(store, record.name) if missing else _NONE
+    return [task for task in missing if not tries.have_failed(task)]
 
 
 def untried(store: Store, record: StudyRecord, tasks: Iterable[Task]) -> list[Task]:
-    """Those of the open tasks that are neither queued nor under way."""
+    """Those of the open tasks that are neither queued, nor under way, nor about to be queued again."""
     missing = open_tasks(store, record, tasks)
-    tries = _tries(store, record.name) if missing else {}
-    return [task for task in missing if not _is_under_way(tries.get(task.to_json(), []))]
-
-
-def _failures(tries: Iterable[FrozenTrial]) -> int:
-    return sum(t.state == TrialState.FAIL and not is_given_back(t) for t in tries)
-
-
-def _is_under_way(tries: Iterable[FrozenTrial]) -> bool:
-    return any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in tries)
+    tries = _tries(store, record.name) if missing else _NONE
+    return [task for task in missing if not tries.are_under_way(task)]
 
 
 def queue(store: Store, record: StudyRecord, tasks: Sequence[Task]) -> bool:
     """Queue those of ``tasks`` that are untried, and withdraw what waits of others. Only under the study's claim.
 
     Returns:
-        Whether any of them is queued or under way now.
+        Whether any of them is open.
     """
     study = open_study(store, record.name + CONFIRM, METRIC)
     new = untried(store, record, tasks)
     wanted = {task.to_json() for task in tasks}
     trials = study.get_trials(deepcopy=False)
-    is_open = bool(new)
     for trial in trials:
-        if trial.state in (TrialState.WAITING, TrialState.RUNNING) and trial.user_attrs.get(TASK) in wanted:
-            is_open = True
-        elif trial.state == TrialState.WAITING:
+        if trial.state == TrialState.WAITING and trial.user_attrs.get(TASK) not in wanted:
             withdraw(study, trial)
     for number, task in enumerate(new, len(trials)):
         study.enqueue_trial({TASK_NUMBER: number % MOST_TASKS}, user_attrs={TASK: task.to_json()})
-    return is_open
+    return bool(open_tasks(store, record, tasks))
 
 
-def why_failed(store: Store, name: str, tasks: Iterable[Task]) -> dict[str, str]:
+def failures(store: Store, name: str, tasks: Iterable[Task]) -> dict[str, str]:
     """Of the arms whose tasks have failed for good: why."""
     tries = _tries(store, name)
-    failed = {}
-    for task in tasks:
-        own = tries.get(task.to_json(), [])
-        if _failures(own) >= _TRIES:
-            failed[task.arm] = str(own[-1].user_attrs.get("error", "its worker ended"))
-    return failed
+    return {
+        task.arm: str(tries.of(task)[-1].user_attrs.get("error", "its worker ended"))
+        for task in tasks
+        if tries.have_failed(task)
+    }
 
 
-def _tries(store: Store, name: str) -> dict[str, list[FrozenTrial]]:
-    """The trials of each task of a study that was queued, in their order."""
-    tries: dict[str, list[FrozenTrial]] = {}
-    if store.database.has_study(name + CONFIRM):
-        for trial in load(store, name + CONFIRM).get_trials(deepcopy=False):
+class _Tries:
+    """The trials of the tasks of a study that were queued.
+
+    Args:
+        before: trials that there were when the study was last continued: what failed then is tried again.
+    """
+
+    def __init__(self, trials: Iterable[FrozenTrial], before: int) -> None:
+        self._before = before
+        self._of: dict[str, list[FrozenTrial]] = {}
+        for trial in trials:
             if is_task(trial):
-                tries.setdefault(trial.user_attrs[TASK], []).append(trial)
-    return tries
+                self._of.setdefault(trial.user_attrs[TASK], []).append(trial)
+
+    def of(self, task: Task) -> list[FrozenTrial]:
+        """In their order."""
+        return self._of.get(task.to_json(), [])
+
+    def have_failed(self, task: Task) -> bool:
+        """For good: too often, or in a way that would repeat itself."""
+        own = [t for t in self.of(task) if t.number >= self._before]
+        failed = [t for t in own if t.state == TrialState.FAIL and not is_given_back(t)]
+        return len(failed) >= _TRIES or any(t.user_attrs.get(HOPELESS) for t in failed)
+
+    def are_under_way(self, task: Task) -> bool:
+        own = self.of(task)
+        if any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in own):
+            return True
+        return bool(own) and is_given_back(own[-1]) and own[-1].user_attrs[GIVEN_BACK] != REPLACED
+
+
+_NONE = _Tries((), 0)
+
+
+def _tries(store: Store, name: str) -> _Tries:
+    if not store.database.has_study(name + CONFIRM):
+        return _NONE
+    study = load(store, name + CONFIRM)
+    return _Tries(study.get_trials(deepcopy=False), study.user_attrs.get(BEFORE, 0))

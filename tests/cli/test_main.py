@@ -17,7 +17,7 @@ from sweetspot.errors import RunError, one_line
 from sweetspot.training.device import resolve_precision
 
 COMMANDS = [
-    "dashboard", "optimize", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies", "datasets",
+    "dashboard", "optimize", "grid", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies", "datasets",
     "models", "snapshots", "workers", "watch", "plot", "report", "export", "teacher", "doctor",
 ]  # fmt: skip
 TINY = [

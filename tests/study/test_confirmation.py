@@ -14,13 +14,21 @@ from tiny_study import tiny_config
 from sweetspot.config import StudyConfig
 from sweetspot.data.study_data import StudyData, load_study_data
 from sweetspot.report.result import read_result
-from sweetspot.store import Store
+from sweetspot.store import Store, StudyRecord
 from sweetspot.store.url import data_folder
 from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED
 from sweetspot.study.choices import SMOOTHINGS, TEMPERATURES
-from sweetspot.study.confirmation import LEADER, Plan, current_plan, outcomes
-from sweetspot.study.lost import sweep
-from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
+from sweetspot.study.confirmation import (
+    LEADER,
+    Plan,
+    current_plan,
+    ensure_planned,
+    is_complete,
+    is_unplanned,
+    outcomes,
+)  # fmt: skip
+from sweetspot.study.lost import sweep, withdraw
+from sweetspot.study.search import GIVEN_BACK, TASK, create_or_continue, load, open_study
 from sweetspot.study.space import Alone, Point, distributions
 from sweetspot.study.tasks import TASK_NUMBER, Task, open_tasks, queue, task_of, untried
 from sweetspot.study.visit import distillation_at
@@ -230,6 +238,89 @@ def test_what_waits_for_an_earlier_plan_is_withdrawn(url: str, digits: StudyData
         assert untried(store, record, new) == []
         assert open_tasks(store, record, new) == new
         assert [t.system_attrs["fixed_params"][TASK_NUMBER] for t in trials] == [0, 1, 2]
+
+
+def planned(store: Store, url: str, **values: Any) -> StudyRecord:
+    """A study whose search is done and whose confirmation is planned, but not begun."""
+    config = tiny_config(search__batch_size=[64], search__epochs=[1], search__trials=1, confirm__seeds=0, **values)
+    run(store, url, "tiny", config)
+    config = config.model_copy(update={"confirm": config.confirm.model_copy(update={"seeds": 2})})
+    data = load_study_data(config, data_folder(), torch.device("cpu"))
+    record = create_or_continue(store, "tiny", config, data)
+    assert is_unplanned(store, record)
+    assert ensure_planned(store, record, data)
+    return record
+
+
+def test_a_worker_that_died_between_plan_and_tasks_loses_neither(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        record = planned(store, url)
+        companion = load(store, "tiny/confirm")
+        for trial in companion.get_trials(deepcopy=False):
+            withdraw(companion, trial)  # as if they had never been queued
+        assert is_unplanned(store, record)
+        assert ensure_planned(store, record, digits)
+        assert not is_unplanned(store, record)
+        plan = current_plan(store, "tiny")
+        assert plan is not None
+        assert (plan.look, plan.looks) == (1, 1), "the same plan is no further look"
+
+
+def test_nobody_but_who_continues_a_study_changes_what_it_compares(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        record = planned(store, url)
+        work("tiny", storage=url, device="cpu")
+        assert not is_unplanned(store, record)
+        more = record.config.model_copy(update={"confirm": record.config.confirm.model_copy(update={"seeds": 3})})
+        store.studies.set_config("tiny", more)
+        changed = store.studies.get("tiny")
+        assert changed is not None
+        assert not is_unplanned(store, changed), "its configuration alone is no request"
+        record = create_or_continue(store, "tiny", more, digits)
+        assert is_unplanned(store, record)
+
+
+def test_no_verdict_is_given_while_a_rival_may_yet_be_tried(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        record = planned(store, url, confirm__arms=["student_alone", "label_smoothing", "most_accurate_teacher"])
+        work("tiny", storage=url, device="cpu")
+        plan = current_plan(store, "tiny")
+        assert plan is not None
+        assert is_complete(store, record, plan)
+        store.students.delete([hash_of(store, "tiny", plan.arms[SMOOTHED])])  # type: ignore[arg-type]
+        assert not is_complete(store, record, plan)
+        assert read_result(store, "tiny").confirmation is None
+        companion = load(store, "tiny/confirm")
+        (task,) = plan.tasks(SMOOTHED, 0)
+        for number in range(3):
+            companion.enqueue_trial({TASK_NUMBER: 90 + number}, user_attrs={TASK: task.to_json()})
+            companion.tell(companion.ask(), state=TrialState.FAIL)
+        result = read_result(store, "tiny")
+        assert result.confirmation is not None
+        assert SMOOTHED in result.confirmation.failed
+        create_or_continue(store, "tiny", record.config, digits)
+        assert not is_complete(store, record, plan), "who continues a study tries again what has failed"
+
+
+def test_trials_and_plans_of_an_earlier_version_harm_nobody(url: str, digits: StudyData) -> None:
+    with Store(url) as store:
+        config = tiny_config(search__batch_size=[64], search__epochs=[1], search__trials=1, confirm__seeds=0)
+        run(store, url, "tiny", config)
+        companion = open_study(store, "tiny/confirm", "student accuracy")
+        companion.set_user_attr("plan", '{"points": {}, "seeds": 5, "looks": 1, "test": "x"}')
+        companion.enqueue_trial({TASK_NUMBER: 0}, user_attrs={"plan": "{}"})
+        running = companion.ask()
+        running.suggest_int(TASK_NUMBER, 0, 999)
+        worker = store.workers.register("cpu")
+        running.set_user_attr("worker", worker)
+        store.workers.unregister(worker)
+        companion.enqueue_trial({TASK_NUMBER: 1}, user_attrs={"plan": "{}"})
+        record = store.studies.get("tiny")
+        assert record is not None
+        assert read_result(store, "tiny").best is not None
+        confirm = config.confirm.model_copy(update={"seeds": 2})
+        run(store, url, "tiny", config.model_copy(update={"confirm": confirm}))
+        assert read_result(store, "tiny").confirmation is not None
 
 
 def test_the_trial_of_a_worker_that_fell_silent_elsewhere_is_given_back(url: str, digits: StudyData) -> None:
