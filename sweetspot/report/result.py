@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweetspot.config import ConfirmArm, StudyConfig
+from sweetspot.config import StudyConfig
 from sweetspot.errors import UserError
 from sweetspot.report.companion import Stage, stage_of
 from sweetspot.report.curves import TeacherCurve, read_curves
 from sweetspot.report.points import PointSummary, summaries
 from sweetspot.store import Store, StudyRecord, WorkerRecord
 from sweetspot.study.arms import ECONOMY
-from sweetspot.study.choices import cheapest, teacher_seconds
-from sweetspot.study.conclusion import Confirmation, confirmation
-from sweetspot.study.confirmation import NEEDED, Plan, current_plan, failed_arms, is_current
+from sweetspot.study.choices import cheapest
+from sweetspot.study.conclusion import Confirmation, confirmation, cost_ratio, left_out
+from sweetspot.study.confirmation import NEEDED, Plan, current_plan, failed_arms, has_plan, is_current
 from sweetspot.study.equal_steps import EqualSteps, equal_steps
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
 from sweetspot.study.search import CONFIRM, TASK, Counts, companions, get_study, is_given_back, load
@@ -97,6 +97,10 @@ class StudyResult:
     """Seconds to train that teacher, as a share of those of the best point's."""
     left_out: tuple[str, ...] = ()
     """The entries of ``[confirm] arms`` that this study leaves out."""
+    test_looks: int = 0
+    """Looks that the test split of its data has had, by all studies of the database."""
+    is_of_earlier_version: bool = False
+    """A confirmation was planned by an earlier version: it is planned anew when the study is continued."""
     curves: tuple[TeacherCurve, ...] = ()
     """Of the study's teachers along their epochs, by batch size; only where they were asked for."""
 
@@ -184,8 +188,11 @@ class StudyResult:
             return words if not self.is_stale else f"{_STALE}; it said: {words}"
         if self.failed_arm is not None:
             return f"not confirmed: the confirmation failed at {self.failed_arm}"
-        if self.is_stale:
+        is_of_best = self.plan is not None and self.best is not None and self.plan.best == self.best.point
+        if self.is_stale and not is_of_best:
             return "not confirmed yet: the search has found another best point since the last confirmation"
+        if self.config.search.teacher.seeds is not None:
+            return "not confirmed: this is a table of every point and every teacher, not a search"
         if self.best is not None and self.best.is_under_trained:
             return (
                 f"not confirmed: every point has fewer than search.min_steps = {self.config.search.min_steps} teacher "
@@ -193,6 +200,10 @@ class StudyResult:
             )
         if self.config.confirm.seeds == 0:
             return "not confirmed: the confirmation was left out; run the same command without --no-confirm"
+        if is_of_best:
+            return "not confirmed yet: a confirmation was begun and is not complete; the same command goes on with it"
+        if self.is_of_earlier_version:
+            return "not confirmed: the confirmation was made by an earlier version; the same command makes another"
         return "not confirmed yet: the best point so far, by validation accuracy"
 
     @property
@@ -297,7 +308,7 @@ def read_result(
     confirming: list[FrozenTrial] = []
     if companions(store, record.name):
         confirming = load(store, record.name + CONFIRM).get_trials(deepcopy=False)
-    plan = current_plan(store, record.name) if confirming else None
+    plan = current_plan(store, record.name)
     confirmed = confirmation(store, record, ranked) if plan is not None and with_confirmation else None
     is_of_best = plan is not None and bool(ranked) and ranked[0].point == plan.best
     is_stale = (
@@ -321,8 +332,10 @@ def read_result(
         classes=tuple(attrs.get("classes", ())),
         plan=plan,
         cheapest=as_good,
-        cost_ratio=_cost_ratio(store, record, ranked[0], as_good) if as_good is not None else None,
-        left_out=_left_out(store, record),
+        cost_ratio=cost_ratio(store, record, as_good.point, ranked[0].point) if as_good is not None else None,
+        left_out=left_out(store, record),
+        test_looks=store.studies.test_looks(record.data_hash),
+        is_of_earlier_version=plan is None and has_plan(store, record.name),
         curves=_curves(store, record, ranked, trials, images) if with_curves and images else (),
     )
 
@@ -379,16 +392,3 @@ def _cheapest(store: Store, record: StudyRecord, ranked: list[Ranked], plan: Pla
     planned = plan.arms.get(ECONOMY) if plan is not None else None
     point = planned if isinstance(planned, Point) else cheapest(store, record, ranked)
     return next((each for each in ranked if each.point == point), None)
-
-
-def _cost_ratio(store: Store, record: StudyRecord, best: Ranked, other: Ranked) -> float | None:
-    if other.point == best.point:
-        return 1.0
-    dear, cheap = (teacher_seconds(store, record, each.point) for each in (best, other))
-    return cheap / dear if cheap is not None and dear else None
-
-
-def _left_out(store: Store, record: StudyRecord) -> tuple[str, ...]:
-    left = [arm for arm in get_args(ConfirmArm) if arm not in record.config.confirm.arms]
-    has_teachers = bool(store.external_teachers.of_data(record.data_hash))
-    return tuple(arm for arm in left if arm != "your_teacher" or has_teachers)

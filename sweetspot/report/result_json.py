@@ -68,7 +68,7 @@ def claim_dict(result: StudyResult) -> dict[str, Any]:
         "teachers": plan.teachers if plan else None,
         "seeds": plan.seeds if plan else None,
         "look": plan.look if plan else None,
-        "test_looks": plan.looks if plan else 0,
+        "test_looks": result.test_looks,
         "left_out": list(result.left_out),
         "failed_arms": dict(confirmed.failed) if confirmed else {},
         "pairing_correlation": dict(confirmed.correlations) if confirmed else {},

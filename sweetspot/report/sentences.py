@@ -155,6 +155,8 @@ def further(result: StudyResult) -> list[str]:
         said.append(cheaper)
     if result.equal_steps is not None:
         said.append(sentence(result.equal_steps.words))
+    elif result.best is not None and len(result.config.search.batch_size) > 1:
+        said.append("Whether batch size matters at equal steps: too few points at equal steps to tell.")
     confirmed = result.confirmation
     if confirmed is not None and confirmed.lr_check is not None:
         said.append(learning_rates(confirmed.lr_check))

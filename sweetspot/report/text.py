@@ -28,7 +28,7 @@ from sweetspot.report.sentences import (
     students_each,
 )
 from sweetspot.store import WorkerRecord
-from sweetspot.study.arms import BEST
+from sweetspot.study.arms import BEST, ECONOMY
 from sweetspot.study.inference import Interval
 from sweetspot.study.search import is_given_back
 from sweetspot.study.space import ExternalPoint, Point
@@ -102,6 +102,8 @@ def _arms(result: StudyResult) -> Table:
     arms = arm_summaries(result.config, confirmed)
     names = {each.arm: each.name for each in arms}
     for each in arms:
+        if each.arm == ECONOMY and each.same_as == BEST:
+            continue  # there is no cheaper one
         where = ""
         if isinstance(each.source, Point):
             where = f"{each.source.batch_size} x {each.source.epochs}"

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ScalarSelect, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from sweetspot.config import StudyConfig
 from sweetspot.store.database import Database
@@ -61,12 +62,21 @@ class StudyStore:
         with self._session.begin() as session:
             session.execute(update(StudyRow).where(StudyRow.name == name).values(test_looks=StudyRow.test_looks + 1))
             data_hash = select(StudyRow.data_hash).where(StudyRow.name == name).scalar_subquery()
-            looks = session.scalar(select(func.sum(StudyRow.test_looks)).where(StudyRow.data_hash == data_hash))
-            return int(looks or 0)
+            return _looks(session, data_hash)
+
+    def test_looks(self, data_hash: str) -> int:
+        """How many looks the test split of these data has had, by all studies of this database."""
+        with self._session() as session:
+            return _looks(session, data_hash)
 
     def delete(self, name: str) -> None:
         with self._session.begin() as session:
             session.execute(delete(StudyRow).where(StudyRow.name == name))
+
+
+def _looks(session: Session, data_hash: str | ScalarSelect[str]) -> int:
+    looks = session.scalar(select(func.sum(StudyRow.test_looks)).where(StudyRow.data_hash == data_hash))
+    return int(looks or 0)
 
 
 def _record(row: StudyRow) -> StudyRecord:

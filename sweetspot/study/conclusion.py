@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
+from sweetspot.config import ConfirmArm
 from sweetspot.store import Store, StudyRecord
-from sweetspot.study.arms import ACCURATE_T, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
+from sweetspot.study.arms import ACCURATE_T, BEST, BEST_T, ECONOMY, YOURS
 from sweetspot.study.choices import LRCheck, lr_check, lr_rivals, teacher_seconds
 from sweetspot.study.confirmation import FINALIST, NEEDED, Plan, current_plan, failed_arms, is_complete, outcomes
-from sweetspot.study.inference import Interval, Outcomes, accuracy, difference, pairing_correlation
+from sweetspot.study.inference import Interval, Outcomes, accuracy, difference, look_level, pairing_correlation
 from sweetspot.study.ranking import Ranked
 from sweetspot.study.search import TEST_EXPORTED, load
 from sweetspot.study.space import ExternalPoint, Point
@@ -22,15 +24,6 @@ from sweetspot.study.verdict import (
     needed_of,
     verdicts,
 )  # fmt: skip
-
-_ARM_OF = {
-    "label_smoothing": SMOOTHED,
-    "temperature": ACCURATE_T,
-    "longest_teacher": LONGEST,
-    "economy": ECONOMY,
-    "your_teacher": YOURS,
-}
-"""The arm that an entry of ``[confirm] arms`` asks for, where it may be left out."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,8 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
     failed = failed_arms(store, record, plan)
     rivals = lr_rivals(record, ranked)
     checked = lr_check(store, record, rivals) if rivals else None
-    cost = cost_ratio(store, record, plan)
+    economy = plan.arms.get(ECONOMY)
+    cost = cost_ratio(store, record, economy, plan.best) if isinstance(economy, Point) else None
     same = frozenset(arm for arm in plan.arms if plan.same_as_best(arm))
     if ACCURATE_T in plan.arms and plan.arms[ACCURATE_T] == plan.arms[BEST_T]:
         same |= {ACCURATE_T}
@@ -106,21 +100,24 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
     others = _finalists(plan, found)
     of_best = replace(common, needed=needed_of(found, common, 1 + len(others)))
     judged = verdicts([of_best, *(_of_finalist(arm, plan, found, common, 1 + len(others)) for arm in others)])
-    is_cheaper = ECONOMY in found and ECONOMY not in same and cost is not None
+    is_cheaper = ECONOMY in found and ECONOMY not in same
     return Confirmation(
         plan=plan,
         accuracies={arm: [float(a) for a in o.correct.mean(axis=1)] for arm, o in found.items()},
         intervals={arm: accuracy(o) for arm, o in found.items()},
         gains=common.gains,
         verdicts=tuple(judged),
-        economy=economy_words(difference(found[ECONOMY], found[BEST]), record.config.confirm.margin, cost or 1.0)
-        if is_cheaper
-        else None,
+        economy=_economy(found, record.config.confirm.margin, cost, plan.look) if is_cheaper and cost else None,
         cost_ratio=cost,
         correlations=_correlations(plan, found),
         failed={arm: failed.get(arm, "some of its students are missing") for arm in plan.arms if arm not in found},
         lr_check=checked,
     )
+
+
+def _economy(found: Mapping[str, Outcomes], margin: float, cost: float, look: int) -> Economy:
+    """Whether the cheapest teacher is as good as the best point, at the error of this look."""
+    return economy_words(difference(found[ECONOMY], found[BEST]), margin, cost, level=look_level(look))
 
 
 def _finalists(plan: Plan, found: Mapping[str, Outcomes]) -> list[str]:
@@ -143,11 +140,11 @@ def _of_finalist(
     return replace(own, needed=needed_of({**left, BEST: found[arm]}, own, finalists))
 
 
-def left_out(store: Store, record: StudyRecord) -> list[str]:
-    """The arms that the study's file leaves out although there is something to compare."""
+def left_out(store: Store, record: StudyRecord) -> tuple[str, ...]:
+    """The entries of ``[confirm] arms`` that the study's file leaves out although there is something to compare."""
+    left = [arm for arm in get_args(ConfirmArm) if arm not in record.config.confirm.arms]
     has_teachers = bool(store.external_teachers.of_data(record.data_hash))
-    left = [arm for name, arm in _ARM_OF.items() if name not in record.config.confirm.arms]
-    return [arm for arm in left if arm != YOURS or has_teachers]
+    return tuple(arm for arm in left if arm != YOURS or has_teachers)
 
 
 def _was_exported(store: Store, record: StudyRecord) -> bool:
@@ -156,13 +153,12 @@ def _was_exported(store: Store, record: StudyRecord) -> bool:
     return any(load(store, name).user_attrs.get(TEST_EXPORTED) for name in same)
 
 
-def cost_ratio(store: Store, record: StudyRecord, plan: Plan) -> float | None:
-    """Seconds to train the cheapest teacher, as a share of those of the best point's; None where they are not known."""
-    economy = plan.arms.get(ECONOMY)
-    if not isinstance(economy, Point):
-        return None
-    cost = teacher_seconds(store, record, [economy, plan.best])
-    return cost[economy] / cost[plan.best] if economy in cost and cost.get(plan.best) else None
+def cost_ratio(store: Store, record: StudyRecord, cheap: Point, dear: Point) -> float | None:
+    """Seconds to train one teacher, as a share of those of another; None where they are not known."""
+    if cheap == dear:
+        return 1.0
+    cost = teacher_seconds(store, record, [cheap, dear])
+    return cost[cheap] / cost[dear] if cheap in cost and cost.get(dear) else None
 
 
 def _correlations(plan: Plan, found: Mapping[str, Outcomes]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from sweetspot.config import canonical_json
+from sweetspot.config import StudyConfig, canonical_json
 from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.errors import RunError, UserError
 from sweetspot.store import Store, StudyRecord
@@ -186,6 +186,16 @@ def is_unplanned(store: Store, record: StudyRecord) -> bool:
     return bool(untried(store, record, plan.all_tasks(record.config.teacher.seed)))
 
 
+def baseline_tasks(config: StudyConfig) -> list[Task]:
+    """Of a table: the students of labels alone, as many as each point has with all of its teachers; else none."""
+    teachers, each = config.search.teacher.seeds or 0, config.student.replicates.max
+    return [
+        Task(ALONE, source, "search", teacher * each, each)
+        for source in (Alone(), Alone(TABLE_SMOOTHING))
+        for teacher in range(teachers)
+    ]
+
+
 def is_current(store: Store, record: StudyRecord, plan: Plan) -> bool:
     """Whether a confirmation of the search as it stands would compare what ``plan`` does."""
     return dict(_Standing(store, record).arms()) == dict(plan.arms)
@@ -243,12 +253,7 @@ class _Standing:
         return []
 
     def _baselines(self) -> list[Task]:
-        """Of a table: the students of labels alone, as many as each point has with all of its teachers."""
-        if not self._is_table or not self._ranked:
-            return []
-        teachers, each = self._config.search.teacher.seeds or 1, self._config.student.replicates.max
-        sources = (Alone(), Alone(TABLE_SMOOTHING))
-        return [Task(ALONE, s, "search", t * each, each) for s in sources for t in range(teachers)]
+        return baseline_tasks(self._config) if self._is_table and self._ranked else []
 
     def _leaders(self) -> list[Task]:
         if self._is_table or not self._ranked:

@@ -24,6 +24,8 @@ STUDENT_EPOCH = 0.3
 """What an epoch of a student is taken to cost, in epochs of a teacher: less network, and a response to it."""
 _MOST_POINTS = 200
 """That are learned from, the last ones: half a second's work."""
+_AT_ONCE = 64
+"""Points that are judged at once: the covariance of all free ones would be large, and no two of them are compared."""
 _LEAST_ERROR = 1e-4
 """An accuracy of 1 is taken to be so far from it."""
 _VISITED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -32,7 +34,13 @@ Array = NDArray[np.float64]
 
 
 def next_point(
-    config: StudyConfig, trials: Iterable[FrozenTrial], free: Sequence[Point], seed: int, *, per_cost: bool
+    config: StudyConfig,
+    trials: Iterable[FrozenTrial],
+    free: Sequence[Point],
+    seed: int,
+    *,
+    per_cost: bool,
+    train_images: int | None = None,
 ) -> Point:
     """The point of ``free`` to visit next.
 
@@ -46,23 +54,26 @@ def next_point(
         free: not empty.
         seed: what is left to chance follows from it.
         per_cost: whether the improvement is divided by what the visit would cost.
+        train_images: that a teacher is trained on; None where only the visits tell, roughly.
     """
     names = distributions(config).keys()
     visits = [Visited(Point.of(t.params), t) for t in trials if t.state in _VISITED and names <= t.params.keys()]
-    is_trained = _trained_enough(config, visits)
+    is_trained = _trained_enough(config, visits, train_images)
     free = [point for point in free if is_trained(point)] or free
     errors = _log_errors(visits)
     if len(visits) < len(FIRST) or not errors:
         return _filling(config, visits, free, seed)
     known, running = list(errors), [v.point for v in visits if v.trial.state == TrialState.RUNNING]
-    features = _features(config, [*free, *known, *running])
-    own, others = slice(len(free)), slice(len(free), len(free) + len(known))
-    surrogate = Surrogate(features[others], [[-e for e in errors[point]] for point in known])
-    belief = surrogate.at(features)
-    may_be_best = np.array([is_trained(point) for point in known])
-    best = belief.mean[others][may_be_best if may_be_best.any() else slice(None)].max()
-    deviation = np.sqrt(_variance_given(belief, len(free), len(running), surrogate.noise))
-    gain = log_improvement(belief.mean[own] - best, deviation)
+    surrogate = Surrogate(_features(config, known), [[-e for e in errors[point]] for point in known])
+    best = surrogate.at(_features(config, [p for p in known if is_trained(p)] or known)).mean.max()
+    means, variances = np.empty(len(free)), np.empty(len(free))
+    for start in range(0, len(free), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        belief = surrogate.at(_features(config, [*free[part], *running]))
+        count = len(belief.mean) - len(running)
+        means[part] = belief.mean[:count]
+        variances[part] = _variance_given(belief, count, len(running), surrogate.noise)
+    gain = log_improvement(means - best, np.sqrt(variances))
     if per_cost:
         costs = Costs(config, visits)
         gain -= np.log([costs.of(point) for point in free])
@@ -132,9 +143,16 @@ def _features(config: StudyConfig, points: Sequence[Point]) -> Array:
     return np.array(columns, dtype=np.float64).T
 
 
-def _trained_enough(config: StudyConfig, visits: Iterable[Visited]) -> Callable[[Point], bool]:
-    """Tells of a point whether its teacher takes ``search.min_steps``, as far as visits tell how many it takes."""
-    images = max((v.told("steps", 0) / v.point.epochs * v.point.batch_size for v in visits), default=0)
+def _trained_enough(
+    config: StudyConfig, visits: Iterable[Visited], train_images: int | None
+) -> Callable[[Point], bool]:
+    """Tells of a point whether its teacher takes ``search.min_steps``.
+
+    Where the images are not known, they are the most that agree with the steps of all visits, whose epochs have dropped
+    their last partial batch: what may have the steps counts as having them.
+    """
+    told = [(v.told("steps", 0) // v.point.epochs, v.point.batch_size) for v in visits]
+    images = train_images or min(((steps + 1) * size - 1 for steps, size in told if steps), default=None)
     return lambda point: not images or point.epochs * (images // point.batch_size) >= config.search.min_steps
 
 

@@ -9,13 +9,15 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sweetspot.store import TRUNK, DamagedBlobError, ExternalTeacher, Snapshot, Store
+from optuna.trial import TrialState
+
+from sweetspot.store import TRUNK, DamagedBlobError, ExternalTeacher, Snapshot, Store, StudyRecord
 from sweetspot.store.artifacts import StoredFile
 from sweetspot.store.checkpoints import Checkpoint
 from sweetspot.store.trajectories import RUNS
 from sweetspot.store.undelivered import left_blobs
-from sweetspot.study.needs import Place, branches_under_way, is_finished, needed_snapshots, used_networks
-from sweetspot.study.search import load
+from sweetspot.study.needs import Place, branches_under_way, needed_snapshots, used_networks
+from sweetspot.study.search import companions, is_finished, load
 
 LEFT_OVER_SECONDS = 3600
 """A blob without a row that is younger may be about to get one."""
@@ -385,7 +387,7 @@ def _candidates(store: Store, needs: dict[Place, str]) -> Iterator[tuple[str, li
     for record in store.studies.all():
         recipes, distillations = used_networks(store, record)
         touched |= recipes
-        if not is_finished(record, load(store, record.name).get_trials(deepcopy=False)):
+        if not _is_done(store, record):
             unfinished |= recipes | distillations
     unfinished |= {recipe for recipe, _ in branches_under_way(store)}
     for checkpoint in store.trajectories.checkpoints():
@@ -398,3 +400,11 @@ def _candidates(store: Store, needs: dict[Place, str]) -> Iterator[tuple[str, li
         names = [name for name in (snapshot.weights, snapshot.optimizer) if name is not None]
         what = f"the teacher at epoch {snapshot.epoch} of {snapshot.recipe[:12]}"
         yield what, names, partial(store.trajectories.drop, snapshot)
+
+
+def _is_done(store: Store, record: StudyRecord) -> bool:
+    """Whether a search has ended, and no task beside it is queued or under way."""
+    if not is_finished(record, load(store, record.name).get_trials(deepcopy=False)):
+        return False
+    tasks = [t for name in companions(store, record.name) for t in load(store, name).get_trials(deepcopy=False)]
+    return not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in tasks)

@@ -25,6 +25,9 @@ from sweetspot.training.resume import StoppedError
 
 _log = logging.getLogger(__name__)
 
+ASKED_FOR = "replicates_asked"
+"""The user attribute of a trial at a point that was visited before: how many students the point is to have."""
+
 
 class Objective:
     """Trains a teacher at a point, distills students from it, and returns their mean validation accuracy.
@@ -152,18 +155,19 @@ class Objective:
             _log.warning("trial %d has no note: %s: %s", trial.number, type(error).__name__, error)
 
     def _students(self, trial: optuna.Trial, point: Point, visit: Visit) -> list[Student]:
-        """As many as the point earns in its race; for a point that was visited, ``replicates.max`` more than it had."""
+        """As many as the point earns in its race; for a point that was visited, ``replicates.max`` more than it has."""
         most = self.config.student.replicates.max
         first = int(dict(point.others).get(TEACHER_SEED, 0)) * most  # the students of each teacher are fresh ones
         names = distributions(self.config).keys()
-        visits: dict[Point, int] = {}
-        for t in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if names <= t.params.keys():
-                visited = Point.of({name: t.params[name] for name in names})
-                had = len(t.user_attrs.get("replicate_accuracies", ()))
-                visits[visited] = max(had, visits.get(visited, 0))
+        complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        there = [{name: t.params[name] for name in names} for t in complete if names <= t.params.keys()]
+        visits = dict.fromkeys(map(Point.of, there))
         if point in visits:
-            return visit.train_students("search", range(first, first + visits[point] + most))
+            if (asked := _asked_for_before(trial)) is None:
+                key = visit.distillation.hash
+                asked = len(self.workplace.store.students.of([key], "search").get(key, ())) + most
+            trial.set_user_attr(ASKED_FOR, asked)
+            return visit.train_students("search", range(first, first + asked))
         students: list[Student] = []
         while (count := self._wanted(point, visits)) > len(students):
             students = visit.train_students("search", range(first, first + count))
@@ -174,6 +178,13 @@ class Objective:
         data = self.workplace.data
         points = rivals(self.config, point, visited, data.train_images)
         return self._race.wanted(accuracies_of(self.workplace.store, self.config, data.hash, points), point)
+
+
+def _asked_for_before(trial: optuna.Trial) -> int | None:
+    """The students that a trial was to have which was given back, and which this one repeats."""
+    repeated = trial.storage.get_trial_system_attrs(trial._trial_id).get("retry_history", [])
+    there = {t.number: t.user_attrs for t in trial.study.get_trials(deepcopy=False)} if repeated else {}
+    return next((there[n][ASKED_FOR] for n in repeated if ASKED_FOR in there.get(n, {})), None)
 
 
 def _report(trial: optuna.Trial, epoch: int, measurement: Measurement) -> None:

@@ -41,9 +41,10 @@ class SimilarityEntropyPruner(BasePruner):
 
     Works in any study that maximises, reports S as intermediate value with the epoch as step, and has a parameter for
     the epochs. (Report NaN at a further step before raising ``TrialPruned``: Optuna takes the last value reported for
-    the value of a pruned trial, and S is no accuracy.) Where the user attribute ``replicate_accuracies`` lists the accuracies behind a trial's value, the
-    noise is learned from them. Where completed trials and the one to be judged have the user attributes
-    ``delivered_similarity``, ``teacher_accuracy`` or ``steps``, each that helps is used beside S.
+    the value of a pruned trial, and S is no accuracy.) Where the user attribute ``replicate_accuracies`` lists the
+    accuracies behind a trial's value, the noise is learned from them. Where completed trials and the one to be judged
+    have the user attributes ``delivered_similarity``, ``teacher_accuracy`` or ``steps``, each that helps is used beside
+    S.
 
     Args:
         low: S below which a trial is pruned at any step; None: never.

@@ -1,6 +1,7 @@
 """Racing: which points earn more students, because they may still be the best."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Race:
         noise = _Noise.of(rows)
         if self.minimum == self.maximum or noise is None:
             return self.maximum
-        if count in self.looks and not self._may_be_best(rows, point, noise):
+        if count in self.looks and not self._in_race(rows, [point], noise):
             return count
         return next(look for look in (*self.looks, self.maximum) if look > count)
 
@@ -72,7 +73,7 @@ class Race:
         """
         noise = _Noise.of(rows)
         behind = [point for point, accuracies in rows.items() if 0 < len(accuracies) < self.maximum]
-        leaders = [p for p in behind if noise is None or self._may_be_best(rows, p, noise)]
+        leaders = behind if noise is None else self._in_race(rows, behind, noise)
         return sorted(leaders, key=lambda p: -float(np.mean(rows[p])))
 
     @property
@@ -84,19 +85,39 @@ class Race:
             count *= 2
         return tuple(looks)
 
-    def _may_be_best(self, rows: Rows, point: Point, noise: "_Noise") -> bool:
-        own = rows[point]
-        others = [accuracies for other, accuracies in rows.items() if other != point and len(accuracies)]
-        if not others:
-            return True
-        counts = np.array([len(accuracies) for accuracies in others], dtype=np.float64)
-        lags = np.array([np.mean(accuracies) for accuracies in others]) - np.mean(own)
-        lag = float((lags / np.sqrt(1 / counts + 1 / len(own))).max())
-        if noise.deviation == 0:
-            return lag <= 0
-        return chance_of_lag(lag / noise.deviation, len(own), counts, noise.freedom) > self.error / max(
-            1, len(self.looks)
-        )
+    def _in_race(self, rows: Rows, points: Sequence[Point], noise: "_Noise") -> list[Point]:
+        """Those of ``points``, which have students, that may be the best.
+
+        Of points with as many students, those that lag least may: the chance is asked for a few of them.
+        """
+        places = {point: place for place, point in enumerate(p for p, accuracies in rows.items() if len(accuracies))}
+        if len(places) == 1:
+            return list(points)
+        means = np.array([np.mean(rows[point]) for point in places])
+        counts = np.array([len(rows[point]) for point in places], dtype=np.float64)
+        error = self.error / max(1, len(self.looks))
+        found: set[Point] = set()
+        for count in {len(rows[point]) for point in points}:
+            alike = [point for point in points if len(rows[point]) == count]
+            units = np.sqrt(1 / counts + 1 / count)
+            lags = {point: _greatest_lag(means, units, places[point]) for point in alike}
+            others = np.delete(counts, places[alike[0]])
+
+            def is_left_behind(lag: float, count: int = count, others: NDArray[np.float64] = others) -> bool:
+                if noise.deviation == 0:
+                    return lag > 0
+                return chance_of_lag(lag / noise.deviation, count, others, noise.freedom) <= error
+
+            alike.sort(key=lags.__getitem__)
+            found.update(alike[: bisect_left(alike, True, key=lambda p: is_left_behind(lags[p]))])
+        return [point for point in points if point in found]
+
+
+def _greatest_lag(means: NDArray[np.float64], units: NDArray[np.float64], place: int) -> float:
+    """By which the mean at ``place`` lags behind any other, in these units of each."""
+    lags = (means - means[place]) / units
+    lags[place] = -math.inf
+    return float(lags.max())
 
 
 def chance_of_lag(lag: float, count: int, counts: NDArray[np.float64], freedom: int) -> float:
@@ -137,7 +158,9 @@ class _Noise:
         freedom = sum(len(accuracies) - 1 for accuracies in rows.values() if len(accuracies))
         if freedom < _LEAST_FREEDOM:
             return None
-        squares = sum(len(accuracies) * float(np.var(accuracies)) for accuracies in rows.values() if len(accuracies))
+        squares = sum(
+            len(accuracies) * float(np.var(accuracies)) for accuracies in rows.values() if len(accuracies) > 1
+        )
         return cls(math.sqrt(squares / freedom), freedom)
 
 

@@ -108,7 +108,10 @@ class PointSampler(BaseSampler):
         if name in _PER_COST:
             drawn = (point for point in self._random(seed) if point not in taken)
             candidates = list(itertools.islice(drawn, _CANDIDATES)) if free is None else free
-            return next_point(self._config, trials, candidates, seed, per_cost=_PER_COST[name]).params
+            images = study.user_attrs.get("train_images")
+            return next_point(
+                self._config, trials, candidates, seed, per_cost=_PER_COST[name], train_images=images
+            ).params
         if name in _INNER:
             proposals = self._proposals(trials, seed)
             for proposal in proposals if free is None else itertools.islice(proposals, _PROPOSALS):

@@ -30,6 +30,7 @@ Kind = Literal[
 MUST_BEAT = (ALONE, SMOOTHED, ACCURATE, ACCURATE_T)
 """What a finalist must beat, as far as it is there; the last with each at its own best temperature."""
 
+_BEST = "the best point"
 _NAMES = {
     ALONE: "the student alone",
     SMOOTHED: "the student with label smoothing",
@@ -39,6 +40,14 @@ _NAMES = {
     LONGEST: "the longest-trained teacher",
     ECONOMY: "the cheapest teacher that is as good",
 }
+_LEFT_OUT = {
+    "label_smoothing": "label smoothing",
+    "temperature": "other temperatures",
+    "longest_teacher": "the longest-trained teacher",
+    "economy": "the cheapest teacher that is as good",
+    "your_teacher": "your teachers",
+}
+"""What is not compared where an entry of ``[confirm] arms`` is missing."""
 _ENOUGH = {
     SMOOTHED: "label smoothing is enough here",
     ACCURATE: "training the teacher for accuracy is enough here",
@@ -61,14 +70,14 @@ class Comparisons:
         look: which look at the test split this is, from 1.
         same: the arms that are the finalist itself.
         failed: the arms that could not be trained.
-        left_out: the arms that the study leaves out.
+        left_out: the entries of ``[confirm] arms`` that the study leaves out.
         needed: of the arms that are undecided, the seeds (teachers, students of each) that would settle
             `detectable`; None: no number would.
         names: what people know teachers by that were trained elsewhere, of their arms.
         economy_cost: the seconds to train the cheapest teacher, as a share of those of the finalist's.
         lr_checked: whether other learning rates were tried.
         was_exported: whether test accuracies of this data were written to a table.
-        finalist: what it is called.
+        finalist: what it is called: the best point, "finalist 2", and so on.
 
     Raises:
         ValueError: a margin that is not a finite number of at least 0; teachers that do not go with the claim.
@@ -89,7 +98,7 @@ class Comparisons:
     economy_cost: float | None = None
     lr_checked: bool = False
     was_exported: bool = False
-    finalist: str = "the best point"
+    finalist: str = _BEST
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.margin) and self.margin >= 0):
@@ -186,7 +195,7 @@ def verdicts(finalists: Sequence[Comparisons]) -> list[Verdict]:
 
 def _judged(found: Comparisons, is_better: bool, level: float, finalists: int) -> Verdict:
     confirmed, kind, words = _decided(found, is_better, level)
-    said = words if kind == "no better" else f"{kind}: {words}"
+    said = words if kind == "no better" else f"{kind.replace(_BEST, found.finalist)}: {words}"
     return Verdict(
         kind, confirmed, " ".join([f"{said}.", *_told(found), _scope(found), *_reservations(found, finalists)])
     )
@@ -195,10 +204,10 @@ def _judged(found: Comparisons, is_better: bool, level: float, finalists: int) -
 def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | None, Kind, str]:
     if is_better:
         about: Kind = "confirmed for this point" if found.claim == "this point" else "confirmed for this teacher"
-        return True, about, _confirmed(found)
+        return True, about, _confirmed(found, level)
     small = [arm for arm in found.rivals if _too_small(found.gains[arm], found.margin, level)]
     if ALONE in small:
-        return False, "distillation does not help here", _no_help(found)
+        return False, "distillation does not help here", _no_help(found, level)
     if found.missing:
         return None, "undecided", f"{found.finalist} was not compared with {_and([_NAMES[a] for a in found.missing])}"
     if SMOOTHED in small:
@@ -223,17 +232,17 @@ def _too_small(gain: Interval, margin: float, level: float) -> bool:
     return upper < margin or upper <= 0  # of an arm that ties with itself, at margin 0
 
 
-def _confirmed(found: Comparisons) -> str:
+def _confirmed(found: Comparisons, level: float) -> str:
     gained = [f"{_gain(found.gains[arm])} over {_NAMES[arm]} {_at_least(found.gains[arm])}" for arm in found.rivals]
     words = f"{found.finalist} gains {_and(gained)}"
-    if any(found.gains[arm].upper_one_sided < found.margin for arm in found.rivals):
+    if any(found.gains[arm].upper(level) < found.margin for arm in found.rivals):
         words += f", though not by the margin of {_points(found.margin)} points"
     return words
 
 
-def _no_help(found: Comparisons) -> str:
+def _no_help(found: Comparisons, level: float) -> str:
     alone = found.gains[ALONE]
-    hurts = "it hurts, for " if alone.upper_one_sided < 0 else ""
+    hurts = "it hurts, for " if alone.upper(level) < 0 else ""
     return f"{hurts}{found.finalist}'s gain over the student alone is {_gain(alone)} {_at_most(alone, found.margin)}"
 
 
@@ -241,7 +250,7 @@ def _no_better(found: Comparisons, arm: str, level: float) -> str:
     gain = found.gains[arm]
     return (
         f"no better than {_NAMES[arm]}: {found.finalist}'s gain over it is {_gain(gain)} "
-        f"{_at_most(gain, found.margin)}; {_enough(found, arm, level)}"
+        f"{_at_most(gain, found.margin)}. {_capital(_enough(found, arm, level))}"
     )
 
 
@@ -249,8 +258,8 @@ def _temperature(found: Comparisons, level: float) -> str:
     fixed, own = found.gains[ACCURATE], found.gains[ACCURATE_T]
     return (
         f"{found.finalist} gains {_gain(fixed)} over the most accurate teacher at this temperature {_at_least(fixed)}, "
-        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}; "
-        f"{_enough(found, ACCURATE, level)}"
+        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}. "
+        f"{_capital(_enough(found, ACCURATE, level))}"
     )
 
 
@@ -261,13 +270,12 @@ def _enough(found: Comparisons, arm: str, level: float) -> str:
         helps = "what is taught helps" if arm == SMOOTHED else "distillation helps"
         return f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone)}, and {enough}"
     return (
-        f"{enough}, but whether distillation helps is undecided, at {_gain(alone)} over the student alone "
-        f"{_between(alone)}, which more [confirm] seeds would narrow"
+        f"{enough}. Whether distillation helps is undecided, at {_gain(alone)} over the student alone "
+        f"{_between(alone)}: more [confirm] seeds would narrow it"
     )
 
 
 def _undecided(found: Comparisons, level: float) -> str:
-    standing = [_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals]
     plans = {arm: plan for arm, plan in found.needed.items() if plan is not None}
     hopeless = [arm for arm, plan in found.needed.items() if plan is None]
     if hopeless:
@@ -279,7 +287,8 @@ def _undecided(found: Comparisons, level: float) -> str:
         would = f"about {_more(found, *plans[arm])} would settle {what} with a chance of {chance}"
     else:
         would = "more [confirm] seeds would narrow it"
-    return f"{would}; {found.finalist} {_and(standing, comma=',')}"
+    first, *others = (_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals)
+    return ". ".join([would, f"{_capital(found.finalist)} {first}", *(f"It {each}" for each in others)])
 
 
 def _difference(found: Comparisons, arm: str) -> str:
@@ -314,11 +323,12 @@ def _told(found: Comparisons) -> Iterator[str]:
         if arm.startswith(YOURS):
             yield f"Its gain over {_called(found, arm)} is {_gain(gains[arm])} {_between(gains[arm])}."
     if ECONOMY in gains and ECONOMY not in found.same and found.economy_cost is not None:
-        yield f"{_capital(economy_words(-gains[ECONOMY], found.margin, found.economy_cost).words)}."
+        level = look_level(found.look)
+        yield f"{_capital(economy_words(-gains[ECONOMY], found.margin, found.economy_cost, level=level).words)}."
     for arm in found.failed:
         yield f"{_capital(_called(found, arm))} could not {'teach' if arm.startswith(YOURS) else 'be trained'}."
     if found.left_out:
-        yield f"Left out: {', '.join(_called(found, arm) for arm in found.left_out)}."
+        yield f"Left out: {', '.join(_LEFT_OUT.get(arm, arm) for arm in found.left_out)}."
 
 
 def _scope(found: Comparisons) -> str:
@@ -327,8 +337,9 @@ def _scope(found: Comparisons) -> str:
     under += [] if found.lr_checked else ["under this learning-rate rule"]
     conditions = f", {' and '.join(under)}" if under else ""
     if found.claim == "this teacher":
+        snapshot = "the exported snapshot" if found.finalist == _BEST else f"the snapshot of {found.finalist}"
         return (
-            f"This is about the exported snapshot and fresh students only ({found.students} of them), not about the "
+            f"This is about {snapshot} and fresh students only ({found.students} of them), not about the "
             f"point in general{conditions}."
         )
     return f"This is about fresh teachers of the point ({found.teachers} x {found.students} students){conditions}."
@@ -352,25 +363,29 @@ class Economy:
     words: str
 
 
-def economy_words(gain_of_economy_over_best: Interval, margin: float, cost_ratio: float) -> Economy:
-    """Whether the cheapest teacher is not worse than the best point by more than the margin, with 95 % confidence.
+def economy_words(gain_of_economy_over_best: Interval, margin: float, cost_ratio: float, *, level: float) -> Economy:
+    """Whether the cheapest teacher is not worse than the best point by more than the margin.
 
     Non-inferiority: it is as good where the one-sided lower bound of its gain is above ``-margin``, not as good where
     the upper bound is below it.
 
     Args:
         cost_ratio: the seconds to train it, as a share of those of the best point's teacher.
+        level: the one-sided error that this look may make, of each bound.
     """
     gain, cost = gain_of_economy_over_best, f"{_share(cost_ratio)} of the teacher's training"
+    lower, upper = gain.lower(level), gain.upper(level)
+    sure = f"with {100 * (1 - level):.4g} % confidence"
     matters = f"where a loss of {_points(margin)} does not matter"
-    if gain.lower_one_sided > -margin:
-        bound = f"at least {_signed(gain.lower_one_sided)} with 95 % confidence, {matters}"
+    if lower > -margin:
+        bound = f"at least {_signed(lower)} {sure}, {matters}"
         return Economy(True, f"the cheapest teacher is as good, at {cost}: {_gain(gain)} ({bound})")
-    if gain.upper_one_sided < -margin:
-        bound = f"at most {_signed(gain.upper_one_sided)} with 95 % confidence, {matters}"
+    if upper < -margin:
+        bound = f"at most {_signed(upper)} {sure}, {matters}"
         return Economy(False, f"the cheapest teacher is not as good, at {cost}: {_gain(gain)} ({bound})")
     open_words = f"whether the cheapest teacher is as good, at {cost}, is undecided: {_gain(gain)}"
-    return Economy(None, f"{open_words} {_between(gain)}, {matters}")
+    bounds = f"at least {_signed(lower)} and at most {_signed(upper)}, each {sure}"
+    return Economy(None, f"{open_words} ({bounds}), {matters}")
 
 
 def _share(ratio: float) -> str:
@@ -392,9 +407,9 @@ def _called(found: Comparisons, arm: str) -> str:
     return _NAMES.get(arm, arm.replace("_", " "))
 
 
-def _and(parts: Sequence[str], comma: str = "") -> str:
+def _and(parts: Sequence[str]) -> str:
     *most, last = parts
-    return f"{', '.join(most)}{comma} and {last}" if most else last
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _capital(text: str) -> str:

@@ -23,14 +23,16 @@ from sweetspot.errors import RunError, UserError
 from sweetspot.models import build
 from sweetspot.report import table
 from sweetspot.report.points import summaries
-from sweetspot.report.sentences import without_path
+from sweetspot.report.sentences import counted, without_path
 from sweetspot.store import TRUNK, DamagedBlobError, Measurement, Store, Student, StudyRecord
 from sweetspot.store.url import data_folder
 from sweetspot.student.distillation import correctness
 from sweetspot.study.choices import SMOOTHINGS
+from sweetspot.study.confirmation import baseline_tasks
 from sweetspot.study.ranking import steps_of
 from sweetspot.study.search import TEST_EXPORTED, get_study, load
 from sweetspot.study.space import TEACHER_SEED, Alone, Point, config_at, points
+from sweetspot.study.tasks import open_tasks
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.study_file import default_name, draft_for
 from sweetspot.teacher.recipe import Recipe
@@ -107,7 +109,8 @@ def export_table(
 
     Raises:
         UserError: if the study, the storage, the data or the device is not to be had, or the study is no grid.
-        RunError: if points are missing, or students' weights that the test split needs, or it cannot be written.
+        RunError: if points are missing, or students without a teacher, or students' weights that the test split needs,
+            or it cannot be written.
     """
     table.check_export(path)
     with Store(storage, artifacts) as store:
@@ -185,6 +188,10 @@ def _read(store: Store, name: str | None) -> _Grid:
     config = record.config
     if config.search.sampler != "grid":
         raise UserError(f"{record.name!r} is a search, and a table has every point: record one with sweetspot grid")
+    if config.student.replicates.min != config.student.replicates.max:
+        raise UserError(
+            f"{record.name!r} races its points, and a table has all students of each: record one with sweetspot grid"
+        )
     study = load(store, record.name)
     trials: dict[Point, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
@@ -195,11 +202,12 @@ def _read(store: Store, name: str | None) -> _Grid:
     students = _students(store, record, every)
     ended = {point: s for point, s in states.items() if s.state in ("pruned", "infeasible", "failed")}
     missing = [point for point in every if point not in students and point not in ended]
+    continues = f"{shlex.join(command_of(record, with_path=True))} continues it"
     if missing:
-        raise RunError(
-            f"{len(missing)} of the {len(every)} points of {record.name!r} are missing: "
-            f"{shlex.join(command_of(record, with_path=True))} continues it"
-        )
+        raise RunError(f"{len(missing)} of the {len(every)} points of {record.name!r} are missing: {continues}")
+    if students and (open_ := open_tasks(store, record, baseline_tasks(config))):
+        count = sum(task.count for task in open_)
+        raise RunError(f"{counted(count, 'student')} without a teacher of {record.name!r} are missing: {continues}")
     return _Grid(
         record=record,
         train_images=study.user_attrs["train_images"],
@@ -230,9 +238,12 @@ def _students(store: Store, record: StudyRecord, every: Sequence[Point]) -> dict
 
 
 def _untaught(store: Store, record: StudyRecord) -> dict[float, tuple[Student, ...]]:
+    """Those with the replicates that the grid's own teachers have; other studies on the data may have trained more."""
     keys = {x: distillation_at(record.config, record.data_hash, Alone(x)).hash for x in (0.0, *SMOOTHINGS)}
     there = store.students.of(list(keys.values()), "search")
-    return {amount: tuple(there[key]) for amount, key in keys.items() if key in there}
+    wanted = range((record.config.search.teacher.seeds or 1) * record.config.student.replicates.max)
+    found = {x: tuple(s for s in there.get(key, ()) if s.replicate in wanted) for x, key in keys.items()}
+    return {amount: students for amount, students in found.items() if students}
 
 
 # -- as a table -------------------------------------------------------------------------------------------------------

@@ -260,21 +260,27 @@ def nothing_shared(config: StudyConfig) -> str | None:
 
 
 def _with_stored_values(store: Store, config: StudyConfig, run: Run) -> tuple[StudyConfig, str | None]:
-    """The configuration with the stored total and precision where it says nothing else; and what is to be said."""
+    """The configuration with the stored total, sampler and precision where it says nothing else; and what is to be
+    said."""
     there = store.studies.get(run.name)
     if there is None:
         return config, None
     stored = there.config.search.trials
-    total, note = run.trials or stored, None
+    total, notes = run.trials or stored, []
     if total < stored:
-        note = f"--trials {total} is below this study's {stored}: that stays, and so does what is done."
+        notes.append(f"--trials {total} is below this study's {stored}: that stays, and so does what is done.")
         total = stored
-    update: dict[str, Any] = {"search": config.search.model_copy(update={"trials": total})}
+    search: dict[str, Any] = {"trials": total}
+    sampler = there.config.search.sampler
+    if "sampler" not in config.search.model_fields_set and sampler != config.search.sampler:
+        notes.append(f'this study was begun with search.sampler = "{sampler}", and goes on with it.')
+        search["sampler"] = sampler
+    update: dict[str, Any] = {"search": config.search.model_copy(update=search)}
     for part in ("teacher", "student"):
         mine, theirs = getattr(config, part), getattr(there.config, part)
         if mine.precision == "auto":  # settled when the study was created, on whatever device that was
             update[part] = mine.model_copy(update={"precision": theirs.precision})
-    return config.model_copy(update=update), note
+    return config.model_copy(update=update), " ".join(notes) or None
 
 
 def build_networks(config: StudyConfig, shape: Shape) -> None:
@@ -319,6 +325,8 @@ def optimize(
         draft = draft_for(None, study) if is_study(study) else draft_for(study, None)
     else:
         draft = Draft("the configuration", study.model_dump(mode="json"))
+        if "sampler" not in study.search.model_fields_set:
+            del draft.values["search"]["sampler"]
     for key, value in overrides.items():
         draft.set(key.replace("__", "."), value, f"{key} = {value!r}")
     config = draft.config()

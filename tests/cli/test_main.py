@@ -17,8 +17,8 @@ from sweetspot.errors import RunError, one_line
 from sweetspot.training.device import resolve_precision
 
 COMMANDS = [
-    "dashboard", "optimize", "grid", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies", "datasets",
-    "models", "snapshots", "workers", "watch", "plot", "report", "export", "teacher", "doctor",
+    "dashboard", "optimize", "grid", "entropy", "worker", "init", "status", "best", "trials", "delete", "studies",
+    "datasets", "models", "snapshots", "workers", "watch", "plot", "report", "export", "teacher", "doctor",
 ]  # fmt: skip
 TINY = [
     *("--set", "search.epochs=[1]"),

@@ -81,6 +81,7 @@ def test_before_a_confirmation_the_keys_are_there_and_the_economy_is_the_ranking
     for key in ("claim", "verdict_kind", "look", "confirmed", "test_accuracy"):
         assert answer[key] is None
     assert set(answer["baselines"].values()) == set(answer["gain"].values()) == {None}
+    assert answer["test_looks"] == 0
     told, best = answer["economy"], result.best
     assert best is not None
     assert (told["test_accuracy"], told["confirmed"]) == (None, None)
@@ -183,6 +184,37 @@ def test_a_study_that_has_gone_on_and_would_compare_otherwise_is_stale(write: Wr
     assert answer["verdict"].endswith(before.verdict)
     assert answer["test_accuracy"] == before.to_dict()["test_accuracy"], "what was found is still told"
     assert numbers(read_report(store, "s"))["answer"]["standing"] == "not confirmed"
+
+
+def test_looks_of_other_studies_on_the_data_count_without_a_confirmation(write: Write, store: Store) -> None:
+    result = write(confirmed=False)
+    store.studies.add("grid", result.config, result.record.data_hash)
+    store.studies.add("elsewhere", result.config, "e" * 64)
+    for name in ("grid", "grid", "elsewhere"):
+        store.studies.count_test_look(name)
+    assert read_result(store, "s").to_dict()["test_looks"] == 2
+
+
+def test_a_confirmation_that_is_not_complete_is_said_to_go_on(write: Write, store: Store) -> None:
+    result = write()
+    assert result.plan is not None
+    seeds = replace(result.plan, seeds=6)
+    load(store, "s/confirm").set_user_attr("plan", seeds.to_json())
+    said = read_result(store, "s").verdict
+    assert said == "not confirmed yet: a confirmation was begun and is not complete; the same command goes on with it"
+
+
+def test_a_confirmation_of_an_earlier_version_is_said_to_be(write: Write, store: Store) -> None:
+    write()
+    load(store, "s/confirm").set_user_attr("plan", '{"arms": []}')
+    result = read_result(store, "s")
+    assert (result.plan, result.confirmed, result.to_dict()["claim"]) == (None, None, None)
+    assert result.verdict == (
+        "not confirmed: the confirmation was made by an earlier version; the same command makes another"
+    )
+    left_out = result.config.model_copy(update={"confirm": result.config.confirm.model_copy(update={"seeds": 0})})
+    store.studies.set_config("s", left_out)
+    assert read_result(store, "s").verdict.startswith("not confirmed: the confirmation was left out")
 
 
 def test_a_trial_that_comes_after_a_confirmation_makes_it_stale_only_if_it_changes_the_arms(

@@ -1,6 +1,7 @@
 """Proposals by expected improvement for their cost: what they cost, what they gain, and where they lead."""
 
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
+from sweetspot.study import cost_aware
 from sweetspot.study.cost_aware import FIRST, STUDENT_EPOCH, Costs, Visited, log_improvement, next_point
 from sweetspot.study.sampler import PointSampler
 from sweetspot.study.space import Point, distributions, points, suggest
+from sweetspot.study.surrogate import Belief, Surrogate
 from sweetspot.study_file import Draft, find
 
 IMAGES = 1497
@@ -154,6 +157,52 @@ def test_under_trained_points_are_left_for_last() -> None:
     under_trained = [p.epochs * (IMAGES // p.batch_size) < 100 for p in found]
     assert sum(under_trained) == 6
     assert all(under_trained[-6:])
+
+
+def test_a_point_that_may_have_the_steps_is_not_left_for_last() -> None:
+    study_config = config(search__min_steps=180)
+    there = [trial(study_config, Point(128, 4))]  # 11 steps an epoch: 1,408 to 1,535 images
+    may, may_not = Point(16, 2), Point(128, 8)  # the first visits would rather have the second
+    assert next_point(study_config, there, [may, may_not], 0, per_cost=True) == may  # 176 to 190 steps
+    # Where the images are known, they decide.
+    known = [next_point(study_config, there, [may, may_not], 0, per_cost=True, train_images=n) for n in (1439, 1440)]
+    assert known == [may_not, may]
+
+
+def test_a_study_that_tells_its_images_leaves_under_trained_points_for_last_from_the_start() -> None:
+    study_config = config(search__min_steps=64 * 93)  # at batch size 16 alone, to the end
+    first = []
+    for images in (None, IMAGES):
+        study = optuna.create_study(direction="maximize", sampler=PointSampler(study_config))
+        if images is not None:
+            study.set_user_attr("train_images", images)
+        first.append(suggest(study.ask(), study_config))
+    assert first == [Point(32, 64), Point(16, 64)]
+
+
+@pytest.mark.parametrize("per_cost", [True, False])
+def test_of_many_free_points_a_few_are_judged_at_once_and_the_choice_is_that_among_all(
+    monkeypatch: pytest.MonkeyPatch, per_cost: bool
+) -> None:
+    study_config = config()
+    every, asked, at = points(study_config) or [], [], Surrogate.at
+
+    def noted(self: Surrogate, features: Any, *values: Any) -> Belief:
+        asked.append(len(features))
+        return at(self, features, *values)
+
+    monkeypatch.setattr(Surrogate, "at", noted)
+    for visits in range(4, 14):
+        shuffled = random.Random(visits).sample(every, len(every))
+        there = [trial(study_config, p, accuracy(p)) for p in shuffled[:visits]]
+        there += [trial(study_config, p, state=TrialState.RUNNING) for p in shuffled[visits : visits + 2]]
+        chosen = []
+        for at_once in (1000, 3):
+            asked.clear()
+            monkeypatch.setattr(cost_aware, "_AT_ONCE", at_once)
+            chosen.append(next_point(study_config, there, shuffled[visits + 2 :], 0, per_cost=per_cost))
+        assert chosen[0] == chosen[1]
+        assert max(asked[1:]) == 3 + 2  # the first are those that are known
 
 
 def test_the_first_visits_are_spread_over_what_is_likely_to_be_good() -> None:

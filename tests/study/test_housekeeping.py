@@ -19,6 +19,7 @@ from sweetspot.study.jobs import Confirming, Search
 from sweetspot.study.needs import Place, needed_snapshots
 from sweetspot.study.search import create_or_continue, load
 from sweetspot.study.space import Point, suggest
+from sweetspot.study.tasks import task_of
 from sweetspot.study.visit import Visit, distillation_at, recipe_at
 from sweetspot.study.workplace import Workplace
 
@@ -323,6 +324,23 @@ def test_abandoned_checkpoints_go_before_snapshots_and_those_of_unfinished_studi
     found = collect(store, usage(store).total - 1)
     assert [item.what[:14] for item in found.freed] == ["the checkpoint"]
     assert store.trajectories.checkpoints() == [checkpoints["going"]]
+
+
+def test_checkpoints_of_a_confirmation_under_way_stay_until_it_is_done(workplace: Workplace) -> None:
+    store = workplace.store
+    record = a_study(workplace, trials=6, search__min_steps=0)
+    assert ensure_planned(store, record, workplace.data)
+    (task, *_) = [task_of(t) for t in load(store, "tiny/confirm").get_trials(deepcopy=False)]
+    run = student_run(distillation_at(record.config, record.data_hash, task.source).hash, task.purpose, 9)
+    checkpoint = Checkpoint(run, 1, 2, store.artifacts.put(b"half"), {})
+    store.students.save_checkpoint(checkpoint)
+    collect(store, 0)
+    assert store.trajectories.checkpoints() == [checkpoint]
+    job = Confirming(record, workplace)
+    while run_next(job, workplace) == Outcome.RAN:
+        pass
+    collect(store, 0)
+    assert store.trajectories.checkpoints() == []
 
 
 def test_a_worker_whose_snapshot_is_freed_under_its_hands_trains_it_again(

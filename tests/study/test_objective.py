@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -71,6 +72,40 @@ def test_asking_for_a_point_again_buys_it_more_replicates(workplace: Workplace) 
     first, second = (t.user_attrs["replicate_accuracies"] for t in study.trials)
     assert len(second) == 4
     assert second[:2] == first
+
+
+def student(workplace: Workplace, point: Point, replicate: int, accuracy: float) -> Student:
+    """A row of the tiny study with room to race."""
+    distillation = distillation_at(tiny_config(**RACING), workplace.data.hash, point).hash
+    return Student(distillation, "search", replicate, "tiny", accuracy, {}, 1.0, "")
+
+
+def test_what_a_point_has_gained_since_its_visit_is_not_sold_again(workplace: Workplace) -> None:
+    config = tiny_config(**RACING)
+    study = visited(workplace, config, {Point(64, 1): 0.99, Point(64, 2): 0.99})
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 1
+    for replicate in (1, 2, 3):  # a leader's
+        workplace.store.students.add(student(workplace, Point(128, 1), replicate, 0.9))
+    run(config, workplace, Point(128, 1), study=study)
+    assert replicates(study.trials[-1]) == 8
+    assert study.trials[-1].user_attrs["student_epochs"] == 8  # four students of two epochs
+
+
+def test_a_revisit_that_was_interrupted_asks_for_no_more_than_it_did_before(workplace: Workplace) -> None:
+    config, point = tiny_config(**RACING), Point(64, 1)
+    study = visited(workplace, config, {point: 0.9, Point(64, 2): 0.9})
+    kinds: dict[str, Any] = {"params": point.params, "distributions": distributions(config)}
+    interrupted = {"given_back": "drained", "replicates_asked": 8}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=interrupted, **kinds))
+    for replicate in (4, 5):
+        workplace.store.students.add(student(workplace, point, replicate, 0.9))
+    again = {"retry_history": [study.trials[-1].number], "fixed_params": point.params}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=again, **kinds))
+    study.optimize(Objective(config, workplace=workplace), n_trials=1)
+    assert replicates(study.trials[-1]) == 8
+    run(config, workplace, point, study=study)
+    assert replicates(study.trials[-1]) == 12
 
 
 # -- racing -----------------------------------------------------------------------------------------------------------

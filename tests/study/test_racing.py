@@ -1,5 +1,7 @@
 """Racing: its error as it is stated, on simulated studies, and what it asks for."""
 
+from typing import Any
+
 import numpy as np
 import optuna
 import pytest
@@ -8,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tiny_study import tiny_config
 
 from sweetspot.store import Store, Student, StudyRecord
+from sweetspot.study import racing
 from sweetspot.study.racing import Race, chance_of_lag
 from sweetspot.study.ranking import leaders, ranking
 from sweetspot.study.space import Point, distributions
@@ -123,6 +126,52 @@ def test_the_first_point_is_nobodys_rival() -> None:
 def test_students_that_do_not_scatter_leave_only_the_best_in_the_race() -> None:
     rows: Rows = {BEST: [0.9] * 4, Point(32, 4): [0.8] * 4, NEW: [0.9], WORST: [0.89]}
     assert [Race(1, 4).wanted(rows, point) for point in (NEW, WORST)] == [2, 1]
+
+
+def may_be_best(race: Race, rows: Rows, point: Point, noise: float, freedom: int) -> bool:
+    """As it is stated, for one point alone."""
+    own, others = rows[point], [found for other, found in rows.items() if other != point and found]
+    if not others:
+        return True
+    counts = np.array([float(len(found)) for found in others])
+    lags = [(np.mean(found) - np.mean(own)) / np.sqrt(1 / len(found) + 1 / len(own)) for found in others]
+    if noise == 0:
+        return bool(max(lags) <= 0)
+    return chance_of_lag(max(lags) / noise, len(own), counts, freedom) > race.error / len(race.looks)
+
+
+@pytest.mark.parametrize("scatter", [NOISE, 0.0])
+def test_the_leaders_and_what_points_want_are_those_of_each_point_on_its_own(scatter: float) -> None:
+    rng, race, left = np.random.default_rng(1), Race(1, 8), set()
+    for points in (1, 2, 5, 15, 15, 15, 40):
+        means = rng.choice([0.9, 0.895, 0.88, 0.8], points)
+        counts = np.append(rng.integers(0, 10, points - 1), 7)  # the last one alone has enough for the noise
+        rows = {Point(32, i): rng.normal(means[i], scatter, counts[i]).round(3).tolist() for i in range(points)}
+        freedom = sum(len(found) - 1 for found in rows.values() if found)
+        noise = np.sqrt(sum(np.var(found) * len(found) for found in rows.values() if found) / freedom)
+        expected = {p: may_be_best(race, rows, p, float(noise), freedom) for p, found in rows.items() if found}
+        lacking = [p for p in expected if expected[p] and len(rows[p]) < 8]
+        assert race.leaders(rows) == sorted(lacking, key=lambda p: -float(np.mean(rows[p])))
+        for point in expected:
+            if len(rows[point]) in race.looks:
+                assert (race.wanted(rows, point) > len(rows[point])) == expected[point]
+        left |= set(expected.values())
+    assert left == {True, False}
+
+
+def test_the_chance_is_asked_for_a_few_points_of_a_large_study_and_not_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng, asked = np.random.default_rng(2), []
+
+    def counted(*values: Any) -> float:
+        asked.append(values)
+        return chance_of_lag(*values)
+
+    monkeypatch.setattr(racing, "chance_of_lag", counted)
+    rows = {Point(32, i): rng.normal(0.9, NOISE, 1 + i % 3).tolist() for i in range(300)}
+    assert 200 <= len(Race(1, 4).leaders(rows)) <= 300
+    assert len(asked) <= 3 * 8  # by halving, of 100 points for each number of students
 
 
 # -- the leaders of a search ------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from sweetspot.store import TRUNK, Leases, Store, StudyRecord
 from sweetspot.store.trajectories import MEASURES
 from sweetspot.store.url import data_folder
 from sweetspot.student.distillation import correctness
+from sweetspot.study.claim import Outcome, run_next
+from sweetspot.study.jobs import Search
 from sweetspot.study.search import create_or_continue, load
 from sweetspot.study.space import Alone, Point, points
 from sweetspot.study.visit import Visit, distillation_at, recipe_at
@@ -182,6 +184,13 @@ def test_a_search_has_no_table(exported: Callable[..., Table], store: Store, dig
         exported("search")
 
 
+def test_a_grid_that_races_has_no_table(exported: Callable[..., Table], store: Store, digits: StudyData) -> None:
+    config = tiny_config(search__sampler="grid", student__replicates={"min": 2, "max": 3})
+    create_or_continue(store, "races", config, digits)
+    with pytest.raises(UserError, match=r"^'races' races its points, .*: record one with sweetspot grid$"):
+        exported("races")
+
+
 def test_a_point_that_cannot_be_run_is_left_out_with_its_reason(
     exported: Callable[..., Table], store: Store, digits: StudyData, url: str
 ) -> None:
@@ -214,7 +223,7 @@ def test_teachers_that_another_study_has_trained_and_not_measured_alike(
 # -- students without a teacher ---------------------------------------------------------------------------------------
 
 
-def test_baselines_are_those_that_are_there(
+def test_baselines_are_those_that_the_grid_planned(
     exported: Callable[..., Table], store: Store, digits: StudyData, url: str
 ) -> None:
     config = grid_config(tiny_config(search__batch_size=[64], search__epochs=[1], seed=9))
@@ -224,11 +233,31 @@ def test_baselines_are_those_that_are_there(
     alone = Visit(config, Alone(), workplace).train_students("search", range(3))
     smoothed = Visit(config, Alone(0.1), workplace).train_students("search", range(2))
     baselines = exported("alone").baselines
-    assert [s.replicate for s in baselines.student_alone] == [0, 1, 2]
-    assert [s.accuracy for s in baselines.student_alone] == pytest.approx([s.accuracy for s in alone], rel=1e-5)
+    assert [s.replicate for s in baselines.student_alone] == [0, 1], "the third is another study's"
+    assert [s.accuracy for s in baselines.student_alone] == pytest.approx([s.accuracy for s in alone[:2]], rel=1e-5)
     (found,) = baselines.label_smoothing.items()
     assert (found[0], len(found[1])) == ("0.1", 2)
     assert found[1][1].curve == pytest.approx(smoothed[1].curve["accuracy"], rel=1e-5)
+
+
+def test_baselines_that_are_missing_are_said_with_the_command_that_continues_it(
+    exported: Callable[..., Table], store: Store, digits: StudyData, tmp_path: Path
+) -> None:
+    """Its workers died once the search was done."""
+    config = grid_config(tiny_config(search__batch_size=[64], search__epochs=[1], seed=11))
+    record = create_or_continue(store, "died", config, digits)
+    workplace = Workplace("died", store, Leases(store.database, "me", 60), digits, CPU)
+    job = Search(record, workplace)
+    while run_next(job, workplace) == Outcome.RAN:
+        pass
+    Visit(config, Alone(), workplace).train_students("search", range(2))
+    with pytest.raises(RunError) as refused:
+        exported("died")
+    command = shlex.join(command_of(record, with_path=True))
+    assert str(refused.value) == f"2 students without a teacher of 'died' are missing: {command} continues it"
+    assert list(tmp_path.iterdir()) == []
+    Visit(config, Alone(0.1), workplace).train_students("search", range(2))
+    assert len(exported("died").baselines.label_smoothing["0.1"]) == 2
 
 
 # -- the test split ---------------------------------------------------------------------------------------------------

@@ -14,12 +14,17 @@ from typing import Any
 
 import optuna
 import pytest
-from tiny_study import TINY, toml_settings
+import torch
+from tiny_study import TINY, tiny_config, toml_settings
 
 import sweetspot
 from sweetspot.cli import main
+from sweetspot.config import StudyConfig
+from sweetspot.data.study_data import load_study_data
+from sweetspot.errors import UserError
 from sweetspot.store import Store
-from sweetspot.study.search import GIVEN_BACK, load
+from sweetspot.store.url import data_folder
+from sweetspot.study.search import GIVEN_BACK, create_or_continue, load
 
 
 def command(*arguments: str, **values: Any) -> list[str]:
@@ -118,6 +123,33 @@ def test_optimize_runs_to_a_recommendation_and_run_again_continues(tmp_path: Pat
         record = store.studies.get("digits")
         assert record is not None
         assert record.config.search.trials == 5
+
+
+def test_a_study_goes_on_with_its_own_sampler_unless_another_is_asked_for(tmp_path: Path) -> None:
+    """As one that was begun when another was the default."""
+    config = tiny_config(search__sampler="gp", search__trials=1)
+    with Store(f"sqlite:///{tmp_path}/sweetspot.db", str(tmp_path / "artifacts")) as store:
+        create_or_continue(store, "digits", config, load_study_data(config, data_folder(), torch.device("cpu")))
+    done = run(tmp_path, command("--workers", "1", "--no-confirm", "--trials", "1"))
+    assert done.returncode == 0, done.stderr
+    assert 'this study was begun with search.sampler = "gp", and goes on with it.' in done.stderr
+    assert answer(tmp_path, "best")["trials"]["complete"] == 1
+    other = run(tmp_path, command("--workers", "1", "--no-confirm", search__sampler="cost-aware"))
+    assert other.returncode == 2
+    assert "exists with another configuration: search.sampler" in other.stderr
+
+
+def test_a_configuration_in_python_asks_for_a_sampler_only_where_it_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEETSPOT_HOME", str(tmp_path))
+    config = tiny_config(search__sampler="gp", search__trials=1, confirm__seeds=0)
+    sweetspot.optimize(config, workers=1, device="cpu", quiet=True)
+    unsaid = tiny_config(search__trials=1, confirm__seeds=0)
+    result = sweetspot.optimize(unsaid, workers=1, device="cpu", quiet=True)
+    assert (result.config.search.sampler, result.counts.complete) == ("gp", 1)
+    with pytest.raises(UserError, match=r"exists with another configuration: search\.sampler"):
+        sweetspot.optimize(StudyConfig.from_json(unsaid.to_json()), workers=1, device="cpu", quiet=True)
 
 
 @pytest.mark.ci
