@@ -34,10 +34,11 @@ UNHURRIED = {"heartbeat_seconds": 1000, "grace_seconds": 2000}
 
 
 def study(trials: int = len(LADDER), **run: float) -> StudyConfig:
-    """One trajectory, of which each point takes a part; two students a point."""
+    """One trajectory, of which each point takes a part, not the longest first; two students a point."""
     return tiny_config(
         search__batch_size=[BATCH_SIZE], search__epochs=LADDER, search__trials=trials, student__epochs=STUDENT_EPOCHS,
-        student__batch_size=STUDENT_BATCH_SIZE, confirm__seeds=0, run={"checkpoint_seconds": CHECKPOINT_SECONDS} | run,
+        student__batch_size=STUDENT_BATCH_SIZE, confirm__seeds=0, search__sampler="tpe",
+        run={"checkpoint_seconds": CHECKPOINT_SECONDS} | run,
     )  # fmt: skip
 
 

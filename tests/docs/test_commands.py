@@ -58,6 +58,8 @@ NOT_RUN = {
     r"umask 077; echo": "tests/cli/test_storage_file.py reads such a file",
     r"export SWEETSPOT_": "tests/cli/test_storage_file.py sets these variables",
     r"python -m benchmarks.reuse": "tests/benchmarks/test_benchmark_reuse.py is a short form of it",
+    r"python -m benchmarks.search": "tests/benchmarks/test_benchmark_search.py runs it on small tables",
+    r"python -m benchmarks.calibration": "tests/study/test_calibration.py is a short form of it",
     r"python -m benchmarks.ordering": "tests/benchmarks/test_benchmark_ordering.py is a short form of it",
     r"python -m benchmarks.fleet": "tests/benchmarks/test_benchmark_fleet.py is a short form of it",
     r"python -m benchmarks.report": "tests/benchmarks/test_benchmark_report.py makes the same report",

@@ -415,7 +415,7 @@ def test_students_are_saved_when_it_is_time_and_not_before(
 
     monkeypatch.setattr(store.students, "save_checkpoint", save)
     monkeypatch.setattr(
-        distillation_module, "CrossEntropy", lambda: lambda z, t, y: {"loss": tick(F.cross_entropy(z, y))}
+        distillation_module, "CrossEntropy", lambda smoothing: lambda z, t, y: {"loss": tick(F.cross_entropy(z, y))}
     )
     distill(study(epochs=5), digits, None, "float32", (0,), SEARCH, CPU, checkpoints=checkpoints)
     steps = digits.train_images // 32
