@@ -188,6 +188,7 @@ def fill(store: Store, config: StudyConfig, count: int) -> None:
             **dict.fromkeys(("teacher_accuracy", "similarity_entropy", "similarity_information"), rng.random()),
             "steps": 1000,
             "delivered_similarity": rng.random(),
+            "non_target_mass": rng.random(),
             "device": "cpu",
             "replicate_accuracies": [0.5] * 3,
             "seconds": {"teacher": 1.0, "measuring": 1.0, "waiting": 0.0, "students": 1.0},

@@ -126,7 +126,7 @@ class Resting(Visit):
         return draw.uniform(0.5, 1.5) * self.mean_seconds
 
     def _measured(self, epoch: int, probe: Probe) -> Measurement:
-        names = ("similarity_entropy", "similarity_information", "delivered_similarity", "accuracy")
+        names = ("similarity_entropy", "similarity_information", "delivered_similarity", "non_target_mass", "accuracy")
         values = dict.fromkeys(names, 0.5 + float(np.exp(-epoch / 40)))
         return Measurement(epoch, self.config.teacher.probe_temperature, probe, True, values)
 
