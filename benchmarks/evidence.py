@@ -1,7 +1,6 @@
 """What stands beside every result: the command that made it, the machine, the versions."""
 
 import json
-import os
 import platform
 import re
 import shlex
@@ -11,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
+from sweetspot.workers.machine import machine
 
 
 def evidence(program: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -28,17 +27,6 @@ def evidence(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """The machine this process runs on: its processor, and how many cores of it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu(),
-        "cores": cores,
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
 def versions() -> dict[str, str | None]:
     """Of Python, of the packages that matter, and the commit of this clone ("-dirty" where files differ from it)."""
     packages = {
@@ -52,15 +40,6 @@ def write(path: Path, result: dict[str, Any]) -> None:
     text = json.dumps(result, indent=2, ensure_ascii=False)
     text = re.sub(r"\[[^][{}\"]*\]", lambda match: " ".join(match[0].split()), text)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _commit() -> str | None:

@@ -61,13 +61,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.arguments import Parser, count, errors_in_one_line, seconds
-from benchmarks.evidence import evidence, machine, write
+from benchmarks.evidence import evidence, write
 from benchmarks.throughput_arms import Arm, Maker
 from benchmarks.throughput_job import Job, sample
 from benchmarks.throughput_limit import flops
 from benchmarks.watch import Beside
 from sweetspot.errors import UserError
 from sweetspot.training.device import describe, devices, resolve_precision
+from sweetspot.workers.machine import machine
 
 ROUNDS, QUICK_ROUNDS = 7, 3
 SECONDS = 5.0

@@ -20,6 +20,7 @@ from sweetspot.cli.options import (
     Dataset,
     Device,
     Json,
+    LogFile,
     Quiet,
     Seed,
     Set,
@@ -27,6 +28,8 @@ from sweetspot.cli.options import (
     StudyFile,
     StudyName,
     Teacher,
+    Workers,
+    WorkersPerGPU,
     offer_storage_file,
     on_each_gpu,
     worker_count,
@@ -65,14 +68,8 @@ def optimize(
             show_default="the stored total, else the study's",
         ),
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(metavar="N|auto", help="Worker processes. auto: one per GPU, else one per core."),
-    ] = "auto",
-    workers_per_gpu: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="With --workers auto: so many on each GPU, for small networks."),
-    ] = 1,
+    workers: Workers = "auto",
+    workers_per_gpu: WorkersPerGPU = 1,
     device: Device = "auto",
     storage: Storage = None,
     artifacts: Artifacts = None,
@@ -84,10 +81,7 @@ def optimize(
             metavar="S", min=0, help="Seconds after which the search starts no further trial.", show_default="none"
         ),
     ] = None,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Append what the workers log there, with times.", show_default="none"),
-    ] = None,
+    log_file: LogFile = None,
     profile: Annotated[
         Path | None,
         typer.Option(

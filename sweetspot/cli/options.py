@@ -20,6 +20,15 @@ StudyFile = Annotated[
     typer.Option(metavar="NAME|FILE.toml", help="Built-in study or study file.", show_default="the data set's"),
 ]
 Teacher = Annotated[str | None, typer.Option(metavar="MODEL", help="Teacher network.", show_default="the study's")]
+Workers = Annotated[str, typer.Option(metavar="N|auto", help="Worker processes. auto: one per GPU, else one per core.")]
+WorkersPerGPU = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="With --workers auto: so many on each GPU, for small networks."),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Append what the workers log there, with times.", show_default="none"),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from optuna.trial import FrozenTrial
 from rich.console import Console
@@ -39,7 +38,7 @@ from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.trajectory import branch_of
 from sweetspot.training.device import devices, prepare
 from sweetspot.training.weights import load_weights
-from sweetspot.workers.doctor.machine import usable_cores
+from sweetspot.workers.machine import machine
 
 SUFFIX = "-grid"
 """What the name of a grid ends in by default."""
@@ -124,7 +123,7 @@ def export_table(
             study=grid.record.name,
             command=shlex.join([*command_of(grid.record), "--export", _named(path), *["--with-test"] * with_test]),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=_machine() | {"trained_on": _builds(store, grid)},
+            machine=machine() | {"gpus": _gpus(), "trained_on": _builds(store, grid)},
             versions=_versions(),
             config=_without_path(grid.config),
             data=_data(grid, images, data),
@@ -423,25 +422,9 @@ def _without_path(config: StudyConfig) -> StudyConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"dataset": dataset})})
 
 
-def _machine() -> dict[str, Any]:
-    """This machine; nothing that names it."""
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    return {
-        "cpu": _cpu(),
-        "cores": usable_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "gpus": [torch.cuda.get_device_name(i) for i in gpus],
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def _gpus() -> list[str]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(i) for i in range(count)]
 
 
 def _builds(store: Store, grid: _Grid) -> list[str]:

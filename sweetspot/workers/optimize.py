@@ -39,6 +39,7 @@ from sweetspot.study_file import Draft, default_name, draft_for, is_study
 from sweetspot.training.device import describe, devices, prepare
 from sweetspot.training.schedules import schedule
 from sweetspot.workers.free_space import check_free_space
+from sweetspot.workers.machine import usable_cores
 from sweetspot.workers.profile import make_folder, remove_earlier
 from sweetspot.workers.supervisor import Supervisor
 from sweetspot.workers.worker import advice_on_workers
@@ -78,9 +79,7 @@ def run_devices(run: Run) -> list[str]:
     there = devices(run.device)
     if run.workers is None:
         if there == ["cpu"]:
-            return there * max(
-                1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            )
+            return there * usable_cores()
         return there * run.workers_per_gpu
     return [there[i % len(there)] for i in range(run.workers)]
 

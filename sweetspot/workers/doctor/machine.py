@@ -1,6 +1,5 @@
 """The machine: its devices, the precision of each, and how many workers its processors bear."""
 
-import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import psutil
 
 from sweetspot.errors import UserError, one_line
 from sweetspot.workers.doctor.check import Check, import_error
+from sweetspot.workers.machine import usable_cores
 
 _LITTLE_MEMORY = 2e9
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -123,13 +123,6 @@ def threads() -> Check:
             f"--workers auto starts {cores} workers on the CPU: give --workers {max(1, int(quota))}",
         )
     return Check("threads", "ok", found)
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_quota(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
