@@ -328,7 +328,7 @@ def _told(found: Comparisons) -> Iterator[str]:
     for arm in found.failed:
         yield f"{_capital(_called(found, arm))} could not {'teach' if arm.startswith(YOURS) else 'be trained'}."
     if found.left_out:
-        yield f"Left out: {', '.join(_LEFT_OUT.get(arm, arm) for arm in found.left_out)}."
+        yield f"Left out: {', '.join(_LEFT_OUT[arm] for arm in found.left_out)}."
 
 
 def _scope(found: Comparisons) -> str:
