@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 
 from sweetspot.store import TRUNK, Store, StudyRecord
 from sweetspot.store.schema import EpochRow
-from sweetspot.study.space import Point
+from sweetspot.study.space import Others, Point, Trajectory
 from sweetspot.study.visit import recipe_at
 from sweetspot.teacher.recipe import Recipe
 from sweetspot.teacher.trajectory import branch_of
@@ -46,7 +46,7 @@ class TeacherCurve:
     """
 
     batch_size: int
-    others: tuple[tuple[str, float | str], ...]
+    others: Others
     trunk: tuple[CurvePoint, ...]
     teachers: tuple[CurvePoint, ...]
 
@@ -56,17 +56,16 @@ def read_curves(
 ) -> tuple[TeacherCurve, ...]:
     """The trajectories of the teachers of ``points``, by batch size; those of which nothing is measured left out."""
     config = record.config
-    recipes: dict[tuple[int, tuple[tuple[str, float | str], ...]], Recipe] = {}
+    recipes: dict[Trajectory, Recipe] = {}
     for point in points:
-        key = point.batch_size, tuple((k, v) for k, v in point.others if k.startswith("teacher."))
-        if key not in recipes:
+        if point.trajectory not in recipes:
             if len(recipes) == MOST_CURVES:
                 break
-            recipes[key] = recipe_at(config, record.data_hash, point)
+            recipes[point.trajectory] = recipe_at(config, record.data_hash, point)
     measured = _read(store, [recipe.hash for recipe in recipes.values()], config.teacher.probe_temperature)
     curves = [
-        _curve(recipe, others, measured.get(recipe.hash, {}), config.search.ladder, train_images // batch_size)
-        for (batch_size, others), recipe in sorted(recipes.items(), key=lambda item: (item[0][0], str(item[0][1])))
+        _curve(recipe, one.others, measured.get(recipe.hash, {}), config.search.ladder, train_images // one.batch_size)
+        for one, recipe in sorted(recipes.items(), key=lambda item: (item[0].batch_size, str(item[0].others)))
     ]
     return tuple(curve for curve in curves if curve.trunk or curve.teachers)
 
@@ -90,9 +89,7 @@ _Rows = dict[tuple[int, int], _Row]
 """By (branch, epoch)."""
 
 
-def _curve(
-    recipe: Recipe, others: tuple[tuple[str, float | str], ...], rows: _Rows, ladder: Sequence[int], steps: int
-) -> TeacherCurve:
+def _curve(recipe: Recipe, others: Others, rows: _Rows, ladder: Sequence[int], steps: int) -> TeacherCurve:
     """``steps``: of one epoch."""
     shared = recipe.schedule.shared_epochs(ladder[-1])
     trunk = [

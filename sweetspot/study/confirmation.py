@@ -294,10 +294,9 @@ class _Standing:
 
     def _yours(self, best: Point) -> dict[str, Source]:
         """The arms of the teachers that were trained elsewhere for this data; their students as those of ``best``."""
-        students = tuple((k, v) for k, v in best.others if k.startswith("student."))
         teachers = self._store.external_teachers.of_data(self._record.data_hash)
         return {
-            YOURS + (f"_{i + 1}" if i else ""): ExternalPoint(t.weights, t.model, t.name, t.epochs, students)
+            YOURS + (f"_{i + 1}" if i else ""): ExternalPoint(t.weights, t.model, t.name, t.epochs, best.of_students)
             for i, t in enumerate(teachers)
         }
 

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.config import StudyConfig
-from sweetspot.study.space import Point, distributions
+from sweetspot.study.space import Point, Trajectory, distributions
 from sweetspot.study.surrogate import Belief, Surrogate
 from sweetspot.training.schedules import schedule
 
@@ -189,8 +189,8 @@ class Costs:
     def __init__(self, config: StudyConfig, visits: Iterable[Visited]) -> None:
         self._schedule = schedule(config.teacher.schedule, config.search.ladder[0])
         self._students = STUDENT_EPOCH * config.student.epochs * config.student.replicates.max
-        self._trunks: dict[_Teacher, int] = {}
-        self._ends: set[tuple[_Teacher, int]] = set()
+        self._trunks: dict[Trajectory, int] = {}
+        self._ends: set[tuple[Trajectory, int]] = set()
         for visit in visits:
             self._reach(visit)
 
@@ -200,25 +200,16 @@ class Costs:
 
     def missing_epochs(self, point: Point) -> int:
         """Of the point's teacher: those of the trunk that no longer run has trained, and those of its own branch."""
-        teacher = _teacher(point)
-        if (teacher, point.epochs) in self._ends:
+        if (point.trajectory, point.epochs) in self._ends:
             return 0
         shared = self._schedule.shared_epochs(point.epochs)
-        return max(0, shared - self._trunks.get(teacher, 0)) + point.epochs - shared
+        return max(0, shared - self._trunks.get(point.trajectory, 0)) + point.epochs - shared
 
     def _reach(self, visit: Visited) -> None:
-        point, teacher = visit.point, _teacher(visit.point)
+        point, trajectory = visit.point, visit.point.trajectory
         is_running = visit.trial.state == TrialState.RUNNING
         reached = point.epochs if is_running else visit.told("epochs_reached", 0)
         shared = self._schedule.shared_epochs(point.epochs)
-        self._trunks[teacher] = max(self._trunks.get(teacher, 0), min(reached, shared))
+        self._trunks[trajectory] = max(self._trunks.get(trajectory, 0), min(reached, shared))
         if reached >= point.epochs:
-            self._ends.add((teacher, point.epochs))
-
-
-_Teacher = tuple[int, tuple[tuple[str, float | str], ...]]
-
-
-def _teacher(point: Point) -> _Teacher:
-    """What makes a trajectory, of all that is searched."""
-    return point.batch_size, tuple((k, v) for k, v in point.others if k.startswith("teacher."))
+            self._ends.add((trajectory, point.epochs))

@@ -1,5 +1,6 @@
 """Equal steps: does batch size matter to the student, or only how many steps its teacher was trained?"""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,13 +125,13 @@ def equal_steps(ranked: Sequence[Ranked], margin: float) -> EqualSteps | None:
     """
     there = _comparable([r for r in ranked if not r.is_under_trained and r.steps > 0 and r.students])
     sizes = sorted({r.point.batch_size for r in there})
-    names = sorted({_trajectory(r) for r in there})
-    freedom = len(there) - len(names) - _DEGREE
+    trajectories = list(dict.fromkeys(r.point.trajectory for r in there))
+    freedom = len(there) - len(trajectories) - _DEGREE
     if len(sizes) < _LEAST_SIZES or freedom < _LEAST_FREEDOM:
         return None
     accuracies = np.array([np.mean(r.accuracies) for r in there])
     roots = np.sqrt([len(r.students) for r in there])
-    belongs = np.array([[float(_trajectory(r) == name) for name in names] for r in there])
+    belongs = np.array([[float(r.point.trajectory == one) for one in trajectories] for r in there])
     x = np.log([r.steps for r in there])
     x = (x - x.mean()) / (x.std() or 1.0)
     curve = np.stack([x**power for power in range(1, _DEGREE + 1)], axis=1)
@@ -141,26 +142,20 @@ def equal_steps(ranked: Sequence[Ranked], margin: float) -> EqualSteps | None:
     fitted = inverse @ terms.T @ (accuracies * roots)
     noise = float(np.square(accuracies * roots - terms @ fitted).sum()) / freedom
     slope, variance = _line(
-        fitted[: len(names)],
-        np.log2([name[0] for name in names]),
-        noise * inverse[: len(names), : len(names)],
+        fitted[: len(trajectories)],
+        np.log2([one.batch_size for one in trajectories]),
+        noise * inverse[: len(trajectories), : len(trajectories)],
     )
     steps = [r.steps for r in there]
     return EqualSteps(
-        per_doubling=Interval(slope, float(np.sqrt(variance)), len(names) - 2.0),
+        per_doubling=Interval(slope, float(np.sqrt(variance)), len(trajectories) - 2.0),
         batch_sizes=tuple(sizes),
-        trajectories=len(names),
+        trajectories=len(trajectories),
         points=len(there),
         steps=(min(steps), max(steps)),
         explained=_explained(accuracies, curve, roots),
         margin=margin,
     )
-
-
-def _trajectory(ranked: Ranked) -> tuple[int, str]:
-    """The batch size of a point's trajectory, and what else makes it one."""
-    others = [(name, value) for name, value in ranked.point.others if name.startswith("teacher.")]
-    return ranked.point.batch_size, repr(others)
 
 
 def _comparable(there: Sequence[Ranked]) -> list[Ranked]:
@@ -170,8 +165,8 @@ def _comparable(there: Sequence[Ranked]) -> list[Ranked]:
         own = [r.steps for r in there if r.point.batch_size == size]
         ranges[size] = min(own), max(own)
     kept = [r for r in there if 2 * sum(low <= r.steps <= high for low, high in ranges.values()) >= len(ranges)]
-    trajectories = [_trajectory(r) for r in kept]
-    return [r for r, name in zip(kept, trajectories, strict=True) if trajectories.count(name) > 1]
+    counts = Counter(r.point.trajectory for r in kept)
+    return [r for r in kept if counts[r.point.trajectory] > 1]
 
 
 def _line(offsets: NDArray[np.float64], x: NDArray[np.float64], covariance: NDArray[np.float64]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECON
 from sweetspot.study.choices import choice_tasks, lr_tasks
 from sweetspot.study.confirmation import FINALIST, TABLE_SMOOTHING, Plan
 from sweetspot.study.racing import Race
-from sweetspot.study.space import Alone, Point, Source, distributions
+from sweetspot.study.space import Alone, Point, Source, Trajectory, distributions
 from sweetspot.study.tasks import Task
 from sweetspot.training.engine import autocast, respond
 from sweetspot.training.inference import folded
@@ -147,12 +147,12 @@ def disk_bytes(config: StudyConfig, shape: Shape) -> int:
     """
     points = [Point(number, config.search.ladder[-1]) for number in range(1, 4 + config.confirm.finalists)]
     after = _after(config, points)
-    fresh: dict[tuple[object, ...], set[int]] = {}
+    fresh: dict[Trajectory, set[int]] = {}
     for source in (task.source for task in after):
         if isinstance(source, Point):
-            fresh.setdefault(_trajectory(source), set()).add(source.epochs)
+            fresh.setdefault(source.trajectory, set()).add(source.epochs)
     for point in points:
-        fresh.pop(_trajectory(point), None)  # the search's
+        fresh.pop(point.trajectory, None)  # the search's
     students = config.search.trials * config.student.replicates.max + sum(task.count for task in after)
     return (
         teacher_bytes(config, shape)
@@ -166,7 +166,7 @@ def teacher_bytes(config: StudyConfig, shape: Shape) -> int:
     search = config.search
     trajectories = search.trials
     if "teacher.lr" not in distributions(config):  # else every trial has its own
-        trajectories = min(trajectories, len({_trajectory(point) for point in _grid(config)}))
+        trajectories = min(trajectories, len({point.trajectory for point in _grid(config)}))
     return trajectories * _trajectory_bytes(config, shape, len(search.ladder))
 
 
@@ -231,7 +231,7 @@ def _mean(works: Sequence[Work]) -> Work:
 
 def _plain(config: StudyConfig, chosen: Sequence[Point], after: Sequence[Task]) -> Work:
     taught = _teachers(after)
-    ends = [point.epochs for point in chosen] + [epochs for _, epochs in {(_trajectory(p), p.epochs) for p in taught}]
+    ends = [point.epochs for point in chosen] + [epochs for _, epochs in {(p.trajectory, p.epochs) for p in taught}]
     students = len(chosen) * config.student.replicates.max + sum(task.count for task in after)
     return Work(sum(ends), len(ends), students, len(chosen) + len(taught))
 
@@ -239,9 +239,9 @@ def _plain(config: StudyConfig, chosen: Sequence[Point], after: Sequence[Task]) 
 def _shared(config: StudyConfig, chosen: Sequence[Point], after: Sequence[Task]) -> Work:
     rule = schedule(config.teacher.schedule, config.search.ladder[0])
     taught = _teachers(after)
-    lengths: dict[tuple[object, ...], set[int]] = {}
+    lengths: dict[Trajectory, set[int]] = {}
     for point in [*chosen, *taught]:
-        lengths.setdefault(_trajectory(point), set()).add(point.epochs)
+        lengths.setdefault(point.trajectory, set()).add(point.epochs)
     epochs = sum(
         max(map(rule.shared_epochs, ends)) + sum(end - rule.shared_epochs(end) for end in ends)
         for ends in lengths.values()
@@ -256,11 +256,6 @@ def _shared(config: StudyConfig, chosen: Sequence[Point], after: Sequence[Task])
 def _teachers(tasks: Iterable[Task]) -> list[Point]:
     """Of each task that has one."""
     return [task.source for task in tasks if isinstance(task.source, Point)]
-
-
-def _trajectory(point: Point) -> tuple[object, ...]:
-    """What a point's teacher shares its training by."""
-    return point.batch_size, *(other for other in point.others if other[0].startswith("teacher."))
 
 
 def _grid(config: StudyConfig) -> list[Point]:

@@ -107,17 +107,16 @@ def most_accurate_teacher(
     Of all ends of schedules at rungs that this search has reached, those of pruned trials included: where longer runs
     share all of shorter ones, every rung on the way is one.
     """
-    students = tuple((k, v) for k, v in best.others if k.startswith("student."))
     reached: dict[Point, None] = {}
     for trial in trials:
         if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             continue
         visited = Point.of(trial.params)
-        teacher = tuple((k, v) for k, v in visited.others if k.startswith("teacher."))
         is_shared = branch_of(recipe_at(record.config, record.data_hash, visited), visited.epochs) == TRUNK
         for epochs in record.config.search.ladder if is_shared else (visited.epochs,):
             if epochs <= trial.user_attrs.get("epochs_reached", 0):
-                reached[Point(visited.batch_size, epochs, tuple(sorted(teacher + students)))] = None
+                others = tuple(sorted(visited.trajectory.others + best.of_students))
+                reached[Point(visited.batch_size, epochs, others)] = None
     measurements = cache(partial(store.trajectories.measurements, temperature=record.config.teacher.probe_temperature))
     found = []
     for point in reached:

@@ -14,13 +14,25 @@ TEACHER_SEED = "teacher.seed"
 """The parameter that says which of a point's teachers it is."""
 
 
+Others = tuple[tuple[str, float | str], ...]
+"""What is searched beside batch size and epochs: Optuna's parameter names with values, by name."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What tells the trajectories of a study apart: the batch size, and what else is searched of the teacher."""
+
+    batch_size: int
+    others: Others
+
+
 @dataclass(frozen=True)
 class Point:
     """A batch size and a number of epochs, with whatever else is searched, under Optuna's parameter names."""
 
     batch_size: int
     epochs: int
-    others: tuple[tuple[str, float | str], ...] = ()
+    others: Others = ()
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Point":
@@ -31,6 +43,16 @@ class Point:
     @property
     def params(self) -> dict[str, Any]:
         return {"batch_size": self.batch_size, "epochs": self.epochs, **dict(self.others)}
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The one that its teacher is a snapshot of."""
+        return Trajectory(self.batch_size, _of("teacher.", self.others))
+
+    @property
+    def of_students(self) -> Others:
+        """What is searched of its students."""
+        return _of("student.", self.others)
 
     def having(self, **others: float | str) -> "Point":
         """This point with further parameters; "__" stands for "."."""
@@ -57,11 +79,11 @@ class ExternalPoint:
     model: str
     name: str = field(compare=False)
     epochs: int
-    others: tuple[tuple[str, float | str], ...] = ()
+    others: Others = ()
 
     @property
     def params(self) -> dict[str, Any]:
-        """As JSON keeps it; :func:`point_of` reads it."""
+        """As JSON keeps it; :func:`source_of` reads it."""
         return {
             "weights": self.weights,
             "model": self.model,
@@ -99,6 +121,10 @@ class Alone:
 
 Source = AnyPoint | Alone
 """What students learn from."""
+
+
+def _of(prefix: str, others: Others) -> Others:
+    return tuple((name, value) for name, value in others if name.startswith(prefix))
 
 
 def source_of(params: Mapping[str, Any]) -> Source:
