@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from benchmarks.arguments import Parser, count, errors_in_one_line
 from benchmarks.evidence import evidence, write
 from sweetspot.study.arms import ACCURATE, ALONE, BEST
+from sweetspot.study.comparisons import Comparisons, gains_of
 from sweetspot.study.inference import (
     ERROR,
     Claim,
@@ -42,7 +43,7 @@ from sweetspot.study.inference import (
     look_level,
     seeds_needed,
 )
-from sweetspot.study.verdict import Comparisons, gains_of, verdict
+from sweetspot.study.verdict import verdict
 
 STUDIES = 2_000
 MARGIN = 0.002

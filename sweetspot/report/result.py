@@ -183,9 +183,18 @@ class StudyResult:
     @property
     def verdict(self) -> str:
         """In words, what the confirmation found; or why there is none."""
-        if self.confirmation is not None:
-            words = self.confirmation.verdict.words
-            return words if not self.is_stale else f"{_STALE}; it said: {words}"
+        return " ".join(self.verdict_sentences)
+
+    @property
+    def verdict_sentences(self) -> tuple[str, ...]:
+        """The verdict, then what it rests on and what it is not about."""
+        if self.confirmation is None:
+            return (self._why_not_confirmed,)
+        first, *others = self.confirmation.verdict.sentences
+        return (f"{_STALE}; it said: {first}" if self.is_stale else first, *others)
+
+    @property
+    def _why_not_confirmed(self) -> str:
         if self.failed_arm is not None:
             return f"not confirmed: the confirmation failed at {self.failed_arm}"
         is_of_best = self.plan is not None and self.best is not None and self.plan.best == self.best.point

@@ -67,14 +67,24 @@ def summary(result: StudyResult) -> RenderableType:
     parts += map(Text, reservations(result))
     if confirmed is not None:
         parts += [Text(), _arms(result)]
-    parts += [Text(), Text.assemble(("Verdict: ", "bold"), result.verdict)]
-    parts += map(Text, [*finalists(result), *further(result)])
+    first, *others = result.verdict_sentences
+    parts += [Text(), Text.assemble(("Verdict: ", "bold"), first)]
+    beside = [*others, *finalists(result), *further(result)]
     if confirmed is not None:
-        parts.append(Text(looks(confirmed.plan.looks, confirmed.plan.look)))
+        beside.append(looks(confirmed.plan.looks, confirmed.plan.look))
+    parts.append(_items(beside))
     parts += [Text(), Text(f"Spent: {finished(result)} ({by_state(result)}). {cost(result)}.")]
     if result.would_have_pruned[1]:
         parts.append(Text(false_prunes(result)))
     return Group(*parts, *_ending(result), Text(), _further(result))
+
+
+def _items(sentences: Iterable[str]) -> Table:
+    """One below the other, each with a dash."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for each in sentences:
+        table.add_row("-", Text(each))
+    return table
 
 
 def _ending(result: StudyResult) -> list[Text]:

@@ -10,20 +10,13 @@ from sweetspot.config import ConfirmArm
 from sweetspot.store import Store, StudyRecord
 from sweetspot.study.arms import ACCURATE_T, BEST, BEST_T, ECONOMY, YOURS
 from sweetspot.study.choices import LRCheck, lr_check, lr_rivals, teacher_seconds
+from sweetspot.study.comparisons import Comparisons, gains_of, needed_of
 from sweetspot.study.confirmation import FINALIST, NEEDED, Plan, current_plan, failed_arms, is_complete, outcomes
 from sweetspot.study.inference import Interval, Outcomes, accuracy, difference, look_level, pairing_correlation
 from sweetspot.study.ranking import Ranked
 from sweetspot.study.search import TEST_EXPORTED, load
 from sweetspot.study.space import ExternalPoint, Point
-from sweetspot.study.verdict import (
-    Comparisons,
-    Economy,
-    Verdict,
-    economy_words,
-    gains_of,
-    needed_of,
-    verdicts,
-)  # fmt: skip
+from sweetspot.study.verdict import Economy, Verdict, economy_words, verdicts
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,12 @@ class SimilarityEntropyPruner(BasePruner):
         if not min(entropies) <= here[SIMILARITY_ENTROPY] <= max(entropies) or min(entropies) == max(entropies):
             return None
         names = helpful(lessons, [name for name in FURTHER if name in here])
-        verdict = LearnedRule.of(lessons, names).judge([[here[name] for name in names]], self._margin)
-        if (chance := float(verdict.chance[0])) >= self._p:
+        judged = LearnedRule.of(lessons, names).judge([[here[name] for name in names]], self._margin)
+        if (chance := float(judged.chance[0])) >= self._p:
             return None
         return (
             f"{_words(here, names)} {'promises' if len(names) == 1 else 'promise'} a student accuracy of "
-            f"{verdict.expected[0]:.3f} where the best is {verdict.best:.3f}: a chance of {chance:.1%} to come "
+            f"{judged.expected[0]:.3f} where the best is {judged.best:.3f}: a chance of {chance:.1%} to come "
             f"within {self._margin:g} of it"
         )
 
@@ -218,7 +218,7 @@ def helpful(lessons: Sequence[Lesson], further: Iterable[str]) -> tuple[str, ...
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """Of m points against the best that the features promise at any of those learned from.
 
     Attributes:
@@ -259,14 +259,14 @@ class LearnedRule:
         """That the point with these d features comes within ``margin`` of the best."""
         return float(self.judge([row], margin).chance[0])
 
-    def judge(self, rows: ArrayLike, margin: float = 0.0) -> Verdict:
+    def judge(self, rows: ArrayLike, margin: float = 0.0) -> Judgement:
         """The points with these features (m, d), against the best."""
         every = np.vstack([self._features, np.asarray(rows, dtype=np.float64)])
         known = len(self._features)
         belief = self._surrogate.at(every, own=np.arange(len(every)) >= known)
         best = int(np.argmax(belief.mean[:known]))
         chances = [belief.chance_above(each, best, margin) for each in range(known, len(every))]
-        return Verdict(np.array(chances), belief.mean[known:], belief.deviation[known:], float(belief.mean[best]))
+        return Judgement(np.array(chances), belief.mean[known:], belief.deviation[known:], float(belief.mean[best]))
 
 
 def _rows(lessons: Sequence[Lesson], names: Sequence[str]) -> list[list[float]]:

@@ -1,22 +1,12 @@
 """What a confirmation's comparisons allow to be said."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
-from sweetspot.study.inference import (
-    ERROR,
-    POWER,
-    Claim,
-    Interval,
-    Outcomes,
-    difference,
-    holm,
-    look_level,
-    seeds_needed,
-)
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST_T, ECONOMY, LONGEST, SMOOTHED, YOURS
+from sweetspot.study.comparisons import THE_BEST, Comparisons, beats, is_too_small
+from sweetspot.study.inference import ERROR, POWER, Interval, holm, look_level
 
 Kind = Literal[
     "confirmed for this point",
@@ -27,10 +17,7 @@ Kind = Literal[
     "temperature does it",
     "undecided",
 ]
-MUST_BEAT = (ALONE, SMOOTHED, ACCURATE, ACCURATE_T)
-"""What a finalist must beat, as far as it is there; the last with each at its own best temperature."""
 
-_BEST = "the best point"
 _NAMES = {
     ALONE: "the student alone",
     SMOOTHED: "the student with label smoothing",
@@ -55,117 +42,25 @@ _ENOUGH = {
 }
 
 
-@dataclass(frozen=True)
-class Comparisons:
-    """A finalist against the other arms, on the test split.
-
-    Attributes:
-        claim: what it is about.
-        gains: of the finalist over each other arm that has students; over `ACCURATE_T` at the finalist's own best
-            temperature.
-        teachers: fresh ones of each arm; 0 for "this teacher".
-        students: fresh ones of each teacher.
-        images: of the test split.
-        margin: the difference, a fraction, that does not matter.
-        look: which look at the test split this is, from 1.
-        same: the arms that are the finalist itself.
-        failed: the arms that could not be trained.
-        left_out: the entries of ``[confirm] arms`` that the study leaves out.
-        needed: of the arms that are undecided, the seeds (teachers, students of each) that would settle
-            `detectable`; None: no number would.
-        names: what people know teachers by that were trained elsewhere, of their arms.
-        economy_cost: the seconds to train the cheapest teacher, as a share of those of the finalist's.
-        lr_checked: whether other learning rates were tried.
-        was_exported: whether test accuracies of this data were written to a table.
-        finalist: what it is called: the best point, "finalist 2", and so on.
-
-    Raises:
-        ValueError: a margin that is not a finite number of at least 0; teachers that do not go with the claim.
-    """
-
-    claim: Claim
-    gains: Mapping[str, Interval]
-    teachers: int
-    students: int
-    images: int
-    margin: float
-    look: int
-    same: frozenset[str] = frozenset()
-    failed: Sequence[str] = ()
-    left_out: Sequence[str] = ()
-    needed: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    economy_cost: float | None = None
-    lr_checked: bool = False
-    was_exported: bool = False
-    finalist: str = _BEST
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.margin) and self.margin >= 0):
-            raise ValueError(f"the margin must be a finite number of at least 0, found {self.margin}")
-        if (self.claim == "this point") != (self.teachers > 0):
-            raise ValueError(f"a claim about {self.claim} with {self.teachers} fresh teachers")
-
-    @property
-    def rivals(self) -> list[str]:
-        """The arms that the finalist must beat, and was compared with."""
-        return [arm for arm in MUST_BEAT if arm in self.gains and arm not in self.same]
-
-    @property
-    def missing(self) -> list[str]:
-        """The arms without which there is no verdict, and that it was not compared with."""
-        return [arm for arm in (ALONE, ACCURATE) if arm not in self.gains and arm not in self.same]
-
-    @property
-    def p_value(self) -> float:
-        """Of "there is an arm that the finalist is not better than", the largest of its rivals' (Berger 1982)."""
-        if self.missing or ACCURATE in self.same:
-            return 1.0
-        return max(self.gains[arm].p_above() for arm in self.rivals)
-
-    def detectable(self, arm: str) -> float:
-        """The difference from an arm that is worth settling: the larger of the margin and of the one observed."""
-        return max(self.margin, abs(self.gains[arm].mean))
-
-
-def gains_of(outcomes: Mapping[str, Outcomes]) -> dict[str, Interval]:
-    """The gains of `BEST` over each other arm; over `ACCURATE_T` those of `BEST_T`, where both are there."""
-    return {
-        arm: difference(outcomes[BEST_T if arm == ACCURATE_T else BEST], other)
-        for arm, other in outcomes.items()
-        if arm != BEST and (arm != ACCURATE_T or BEST_T in outcomes)
-    }
-
-
-def needed_of(
-    outcomes: Mapping[str, Outcomes], comparisons: Comparisons, finalists: int = 1
-) -> dict[str, tuple[int, int] | None]:
-    """The seeds that would settle what is undecided, at the level of the next look, shared by so many finalists."""
-    now, then = (look_level(look) / finalists for look in (comparisons.look, comparisons.look + 1))
-    found = {}
-    for arm in comparisons.rivals:
-        gain = comparisons.gains[arm]
-        if not _beats(gain, now) and not _too_small(gain, comparisons.margin, now):
-            found[arm] = seeds_needed(
-                outcomes[BEST_T if arm == ACCURATE_T else BEST],
-                outcomes[arm],
-                detectable=comparisons.detectable(arm),
-                claim=comparisons.claim,
-                level=then,
-            )
-    return found
-
-
 # -- the verdict ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a confirmation has shown: True, False or None (undecided), and the same in plain words."""
+    """What a confirmation has shown.
+
+    Attributes:
+        confirmed: True, False or None (undecided).
+        sentences: the same in plain words: the verdict itself, then what it rests on and what it is not about.
+    """
 
     kind: Kind
     confirmed: bool | None
-    words: str
+    sentences: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.sentences)
 
 
 def verdict(comparisons: Comparisons) -> Verdict:
@@ -194,42 +89,34 @@ def verdicts(finalists: Sequence[Comparisons]) -> list[Verdict]:
 
 
 def _judged(found: Comparisons, is_better: bool, level: float, finalists: int) -> Verdict:
-    confirmed, kind, words = _decided(found, is_better, level)
-    said = words if kind == "no better" else f"{kind.replace(_BEST, found.finalist)}: {words}"
-    return Verdict(
-        kind, confirmed, " ".join([f"{said}.", *_told(found), _scope(found), *_reservations(found, finalists)])
-    )
+    confirmed, kind, (first, *others) = _decided(found, is_better, level)
+    said = first if kind == "no better" else f"{kind.replace(THE_BEST, found.finalist)}: {first}"
+    told = (*others, *_told(found), _scope(found), *_reservations(found, finalists))
+    return Verdict(kind, confirmed, (f"{said}.", *told))
 
 
-def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | None, Kind, str]:
+def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | None, Kind, list[str]]:
+    """The verdict in words: the first without its full stop, the others whole sentences."""
     if is_better:
         about: Kind = "confirmed for this point" if found.claim == "this point" else "confirmed for this teacher"
-        return True, about, _confirmed(found, level)
-    small = [arm for arm in found.rivals if _too_small(found.gains[arm], found.margin, level)]
+        return True, about, [_confirmed(found, level)]
+    small = [arm for arm in found.rivals if is_too_small(found.gains[arm], found.margin, level)]
     if ALONE in small:
-        return False, "distillation does not help here", _no_help(found, level)
+        return False, "distillation does not help here", [_no_help(found, level)]
     if found.missing:
-        return None, "undecided", f"{found.finalist} was not compared with {_and([_NAMES[a] for a in found.missing])}"
+        missing = _and([_NAMES[arm] for arm in found.missing])
+        return None, "undecided", [f"{found.finalist} was not compared with {missing}"]
     if SMOOTHED in small:
         return False, "no better", _no_better(found, SMOOTHED, level)
     if ACCURATE in found.same:
         return False, "the most accurate teacher is the best point", _enough(found, ACCURATE, level)
     if ACCURATE in small:
         return False, "no better", _no_better(found, ACCURATE, level)
-    if ACCURATE_T in small and _beats(found.gains[ACCURATE], level):
+    if ACCURATE_T in small and beats(found.gains[ACCURATE], level):
         return False, "temperature does it", _temperature(found, level)
     if ACCURATE_T in small:
         return False, "no better", _no_better(found, ACCURATE_T, level)
     return None, "undecided", _undecided(found, level)
-
-
-def _beats(gain: Interval, level: float) -> bool:
-    return gain.p_above() < level
-
-
-def _too_small(gain: Interval, margin: float, level: float) -> bool:
-    upper = gain.upper(level)
-    return upper < margin or upper <= 0  # of an arm that ties with itself, at margin 0
 
 
 def _confirmed(found: Comparisons, level: float) -> str:
@@ -246,36 +133,42 @@ def _no_help(found: Comparisons, level: float) -> str:
     return f"{hurts}{found.finalist}'s gain over the student alone is {_gain(alone)} {_at_most(alone, found.margin)}"
 
 
-def _no_better(found: Comparisons, arm: str, level: float) -> str:
+def _no_better(found: Comparisons, arm: str, level: float) -> list[str]:
     gain = found.gains[arm]
-    return (
+    first, *others = _enough(found, arm, level)
+    return [
         f"no better than {_NAMES[arm]}: {found.finalist}'s gain over it is {_gain(gain)} "
-        f"{_at_most(gain, found.margin)}. {_capital(_enough(found, arm, level))}"
-    )
+        f"{_at_most(gain, found.margin)}",
+        f"{_capital(first)}.",
+        *others,
+    ]
 
 
-def _temperature(found: Comparisons, level: float) -> str:
+def _temperature(found: Comparisons, level: float) -> list[str]:
     fixed, own = found.gains[ACCURATE], found.gains[ACCURATE_T]
-    return (
+    first, *others = _enough(found, ACCURATE, level)
+    return [
         f"{found.finalist} gains {_gain(fixed)} over the most accurate teacher at this temperature {_at_least(fixed)}, "
-        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}. "
-        f"{_capital(_enough(found, ACCURATE, level))}"
-    )
+        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}",
+        f"{_capital(first)}.",
+        *others,
+    ]
 
 
-def _enough(found: Comparisons, arm: str, level: float) -> str:
-    """What is left to say of distillation when it is no better than an arm."""
+def _enough(found: Comparisons, arm: str, level: float) -> list[str]:
+    """What is left to say of distillation when it is no better than an arm; as `_decided` has it."""
     alone, enough = found.gains[ALONE], _ENOUGH[arm]
-    if _beats(alone, level):
+    if beats(alone, level):
         helps = "what is taught helps" if arm == SMOOTHED else "distillation helps"
-        return f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone)}, and {enough}"
-    return (
-        f"{enough}. Whether distillation helps is undecided, at {_gain(alone)} over the student alone "
-        f"{_between(alone)}: more [confirm] seeds would narrow it"
-    )
+        return [f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone)}, and {enough}"]
+    return [
+        enough,
+        f"Whether distillation helps is undecided, at {_gain(alone)} over the student alone {_between(alone)}: more "
+        "[confirm] seeds would narrow it.",
+    ]
 
 
-def _undecided(found: Comparisons, level: float) -> str:
+def _undecided(found: Comparisons, level: float) -> list[str]:
     plans = {arm: plan for arm, plan in found.needed.items() if plan is not None}
     hopeless = [arm for arm, plan in found.needed.items() if plan is None]
     if hopeless:
@@ -288,7 +181,7 @@ def _undecided(found: Comparisons, level: float) -> str:
     else:
         would = "more [confirm] seeds would narrow it"
     first, *others = (_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals)
-    return ". ".join([would, f"{_capital(found.finalist)} {first}", *(f"It {each}" for each in others)])
+    return [would, f"{_capital(found.finalist)} {first}.", *(f"It {each}." for each in others)]
 
 
 def _difference(found: Comparisons, arm: str) -> str:
@@ -306,7 +199,7 @@ def _more(found: Comparisons, teachers: int, students: int) -> str:
 
 
 def _standing(arm: str, gain: Interval, level: float) -> str:
-    known = "is better than" if _beats(gain, level) else "is not known to be better than"
+    known = "is better than" if beats(gain, level) else "is not known to be better than"
     return f"{known} {arm}, by {_gain(gain)} {_between(gain)}"
 
 
@@ -337,7 +230,7 @@ def _scope(found: Comparisons) -> str:
     under += [] if found.lr_checked else ["under this learning-rate rule"]
     conditions = f", {' and '.join(under)}" if under else ""
     if found.claim == "this teacher":
-        snapshot = "the exported snapshot" if found.finalist == _BEST else f"the snapshot of {found.finalist}"
+        snapshot = "the exported snapshot" if found.finalist == THE_BEST else f"the snapshot of {found.finalist}"
         return (
             f"This is about {snapshot} and fresh students only ({found.students} of them), not about the "
             f"point in general{conditions}."

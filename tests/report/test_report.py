@@ -40,9 +40,10 @@ from sweetspot.report.sentences import headline
 from sweetspot.store import ClassSimilarity, Store
 from sweetspot.store.schema import ClassSimilarityRow
 from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, ARMS, BEST, SMOOTHED
+from sweetspot.study.comparisons import Comparisons
 from sweetspot.study.inference import Interval
 from sweetspot.study.space import Point
-from sweetspot.study.verdict import Comparisons, verdict
+from sweetspot.study.verdict import verdict
 from sweetspot.study.visit import recipe_at
 from sweetspot.study_file import Draft, built_in
 

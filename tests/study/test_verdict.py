@@ -20,15 +20,9 @@ from sweetspot.study.arms import (
     SMOOTHED,
     YOURS,
 )  # fmt: skip
+from sweetspot.study.comparisons import Comparisons, gains_of, needed_of
 from sweetspot.study.inference import Interval, Outcomes, difference, look_level
-from sweetspot.study.verdict import (
-    Comparisons,
-    economy_words,
-    gains_of,
-    needed_of,
-    verdict,
-    verdicts,
-)  # fmt: skip
+from sweetspot.study.verdict import economy_words, verdict, verdicts
 
 
 def points(mean: float, standard_error: float) -> Interval:

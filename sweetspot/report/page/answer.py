@@ -69,7 +69,7 @@ def answer(report: Report) -> Answer:
     )
     standings: dict[bool | None, Standing] = {True: "confirmed", False: "decided against", None: "undecided"}
     remarks = (
-        typeset(result.verdict.partition(". ")[2]),
+        *map(typeset, result.verdict_sentences[1:]),
         *map(typeset, finalists(result)),
         *_to_know(report),
         looks(confirmed.plan.looks, confirmed.plan.look),

@@ -23,7 +23,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield f"# {escaped(headline(report.result))}"
     yield f"**{escaped(said.lead)}:** {escaped(said.rest)}"
     if said.remarks:
-        yield escaped(" ".join(said.remarks))
+        yield "\n".join(f"- {escaped(remark)}" for remark in said.remarks)
     yield "## The map"
     here = text_map(report)
     if here.rows:
