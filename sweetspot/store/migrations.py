@@ -33,7 +33,11 @@ def _to_4(op: Operations) -> None:
     """Class similarity and external teachers have tables of their own, which are new."""
 
 
-_TO: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+def _to_5(op: Operations) -> None:
+    """The looks of deleted studies have a table, which is new."""
+
+
+_TO: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
 """What makes a version out of the one before it. Tables that are new are made by whoever calls."""
 
 

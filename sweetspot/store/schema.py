@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-VERSION = 4
+VERSION = 5
 """Of this schema; a database of an older one is migrated (:mod:`sweetspot.store.migrations`), a newer one refused."""
 
 
@@ -47,6 +47,18 @@ class StudyRow(Base):
     """Why no further trial of the search is asked for although the total is not reached; None: it goes on."""
     test_looks: Mapped[int] = mapped_column(default=0)
     """Confirmations of this study that have looked at the test split."""
+
+
+class DeletedLooksRow(Base):
+    """What a test split cannot be made to forget: how often a study that was deleted had looked at it, and whether its
+    test accuracies were written to a table."""
+
+    __tablename__ = "sweetspot_deleted_looks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    data_hash: Mapped[str] = mapped_column(String(64), index=True)
+    test_looks: Mapped[int]
+    was_exported: Mapped[bool]
 
 
 class RecipeRow(Base):

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sweetspot.config import StudyConfig
 from sweetspot.store.database import Database
 from sweetspot.store.outage import outlasting_methods
-from sweetspot.store.schema import StudyRow
+from sweetspot.store.schema import DeletedLooksRow, StudyRow
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,41 @@ class StudyStore:
             session.execute(update(StudyRow).where(StudyRow.name == name).values(ended=reason))
 
     def count_test_look(self, name: str) -> int:
-        """Note one more look at the test split; how many its data has had, by all studies of this database."""
+        """Note one more look at the test split; how many its data has had (:meth:`test_looks`)."""
         with self._session.begin() as session:
             session.execute(update(StudyRow).where(StudyRow.name == name).values(test_looks=StudyRow.test_looks + 1))
-            data_hash = select(StudyRow.data_hash).where(StudyRow.name == name).scalar_subquery()
-            return _looks(session, data_hash)
+            data_hash = session.scalar(select(StudyRow.data_hash).where(StudyRow.name == name))
+            return _looks(session, data_hash or "")
 
     def test_looks(self, data_hash: str) -> int:
-        """How many looks the test split of these data has had, by all studies of this database."""
+        """How many looks the test split of these data has had, by all studies that this database has or had."""
         with self._session() as session:
             return _looks(session, data_hash)
 
-    def delete(self, name: str) -> None:
+    def has_exported(self, data_hash: str) -> bool:
+        """Whether a study of these data that was deleted had its test accuracies written to a table."""
+        exported = select(DeletedLooksRow.id).where(
+            DeletedLooksRow.data_hash == data_hash, DeletedLooksRow.was_exported.is_(True)
+        )
+        with self._session() as session:
+            return session.scalar(exported.limit(1)) is not None
+
+    def delete(self, name: str, *, was_exported: bool = False) -> None:
+        """Forget a study, but not how often it has looked at a test split, nor that it told what it saw there."""
         with self._session.begin() as session:
+            row = session.get(StudyRow, name)
+            if row is not None and row.test_looks:
+                looks = DeletedLooksRow(data_hash=row.data_hash, test_looks=row.test_looks, was_exported=was_exported)
+                session.add(looks)
             session.execute(delete(StudyRow).where(StudyRow.name == name))
 
 
-def _looks(session: Session, data_hash: str | ScalarSelect[str]) -> int:
-    looks = session.scalar(select(func.sum(StudyRow.test_looks)).where(StudyRow.data_hash == data_hash))
-    return int(looks or 0)
+def _looks(session: Session, data_hash: str) -> int:
+    by_table = (
+        session.scalar(select(func.sum(table.test_looks)).where(table.data_hash == data_hash))
+        for table in (StudyRow, DeletedLooksRow)
+    )
+    return sum(int(looks or 0) for looks in by_table)
 
 
 def _record(row: StudyRow) -> StudyRecord:

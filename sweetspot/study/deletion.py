@@ -9,7 +9,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sweetspot.store import Store, StudyRecord
 from sweetspot.study.needs import branches_under_way, used_networks
-from sweetspot.study.search import companions, load
+from sweetspot.study.search import TEST_EXPORTED, companions, load
 
 
 def delete_study(store: Store, record: StudyRecord) -> None:
@@ -21,12 +21,13 @@ def delete_study(store: Store, record: StudyRecord) -> None:
             recipes -= kept_recipes
             distillations -= kept_distillations
     recipes -= {recipe for recipe, _ in branches_under_way(store)}  # sweetspot entropy may be at one
+    was_exported = bool(load(store, record.name).user_attrs.get(TEST_EXPORTED))
     for name in (*companions(store, record.name), record.name):
         for artifact in _artifacts(store, name):
             with suppress(ArtifactNotFound, OSError):
                 store.artifacts.remove(artifact)
         optuna.delete_study(study_name=name, storage=store.database.storage)
-    store.studies.delete(record.name)
+    store.studies.delete(record.name, was_exported=was_exported)
     store.students.delete(sorted(distillations))
     for recipe in sorted(recipes):
         store.trajectories.delete_recipe(recipe)

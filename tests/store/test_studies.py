@@ -64,6 +64,19 @@ def test_looks_at_a_test_split_are_counted_over_all_studies_of_its_data(store: S
     assert [record.test_looks for record in store.studies.all()] == [2, 1, 1]
 
 
+def test_a_test_split_remembers_the_looks_of_studies_that_were_deleted(store: Store) -> None:
+    for name, data in (("first", DATA), ("second", DATA), ("other data", "f" * 64)):
+        store.studies.add(name, CONFIG, data)
+    for name in ("first", "first", "other data"):
+        store.studies.count_test_look(name)
+    for name in ("first", "second"):
+        store.studies.delete(name)
+    assert store.studies.test_looks(DATA) == 2
+    store.studies.add("first", CONFIG, DATA)
+    assert store.studies.count_test_look("first") == 3
+    assert store.studies.test_looks("f" * 64) == 1
+
+
 def test_looks_at_the_same_moment_are_all_counted(open_store: Callable[[], Store]) -> None:
     stores = [open_store() for _ in range(4)]
     stores[0].studies.add("digits", CONFIG, DATA)
