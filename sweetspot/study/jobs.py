@@ -39,7 +39,7 @@ class Search:
         self._objective = Objective(record.config, workplace=workplace)
         self.pruner = pruner(record.config)
         self.parameters = tuple(distributions(record.config))
-        self._memory = Memory(record.config)
+        self._memory = Memory(record.config, self._before)
 
     def sampler(self, trials: list[FrozenTrial]) -> BaseSampler:
         """Anew for every claim, with the trajectories that other workers are extending at this moment."""

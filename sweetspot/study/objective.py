@@ -157,7 +157,9 @@ class Objective:
     def _students(self, trial: optuna.Trial, point: Point, visit: Visit) -> list[Student]:
         """As many as the point earns in its race; for a point that was visited, ``replicates.max`` more than it has."""
         most = self.config.student.replicates.max
-        first = int(dict(point.others).get(TEACHER_SEED, 0)) * most  # the students of each teacher are fresh ones
+        if (teacher := dict(point.others).get(TEACHER_SEED)) is not None:
+            # A table races nothing, and the students of each of its teachers are fresh ones.
+            return visit.train_students("search", range(int(teacher) * most, (int(teacher) + 1) * most))
         names = distributions(self.config).keys()
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         there = [{name: t.params[name] for name in names} for t in complete if names <= t.params.keys()]
@@ -167,10 +169,10 @@ class Objective:
                 key = visit.distillation.hash
                 asked = len(self.workplace.store.students.of([key], "search").get(key, ())) + most
             trial.set_user_attr(ASKED_FOR, asked)
-            return visit.train_students("search", range(first, first + asked))
+            return visit.train_students("search", range(asked))
         students: list[Student] = []
         while (count := self._wanted(point, visits)) > len(students):
-            students = visit.train_students("search", range(first, first + count))
+            students = visit.train_students("search", range(count))
         return students
 
     def _wanted(self, point: Point, visited: Iterable[Point]) -> int:

@@ -153,9 +153,14 @@ class PointSampler(BaseSampler):
 
 
 class Memory:
-    """What claims work out of the trials of one study, remembered of those that have finished: they never change."""
+    """What claims work out of the trials of one study, remembered of those that have finished: they never change.
 
-    def __init__(self, config: StudyConfig) -> None:
+    Args:
+        before: trials that there were when the study was last continued: points that failed then are free again.
+    """
+
+    def __init__(self, config: StudyConfig, before: int = 0) -> None:
+        self._before = before
         self._space = distributions(config)
         self.ranked = {name: _ranked(distribution) for name, distribution in self._space.items()}
         self._seen: dict[int, FrozenTrial | None] = {}
@@ -166,7 +171,8 @@ class Memory:
         return [seen for trial in trials if (seen := _remembered(self._seen, trial, self._by_rank)) is not None]
 
     def taken(self, trials: Iterable[FrozenTrial]) -> "Taken":
-        return Taken(trials, lambda trial: _remembered(self._takes, trial, _takes))
+        still = (t for t in trials if t.state != TrialState.FAIL or t.number >= self._before)
+        return Taken(still, lambda trial: _remembered(self._takes, trial, _takes))
 
     def _by_rank(self, trial: FrozenTrial) -> FrozenTrial | None:
         """Complete ones with value, the others as pruned or under way."""

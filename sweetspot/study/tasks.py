@@ -20,7 +20,8 @@ TASK_NUMBER = "arm_index"
 MOST_TASKS = 100_000
 HOPELESS = "hopeless"
 """The user attribute of a task's trial that failed in a way that would repeat itself."""
-_TRIES = 3
+TRIES = 3
+"""Failures after which a task, or a point of a table, counts as one that cannot be done."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ def untried(store: Store, record: StudyRecord, tasks: Iterable[Task]) -> list[Ta
     return [task for task in missing if not tries.are_under_way(task)]
 
 
+def are_preparing(store: Store, name: str) -> bool:
+    """Whether a task runs that looks at the validation split alone: what a confirmation compares may follow from it."""
+    if not store.database.has_study(name + CONFIRM):
+        return False
+    running = load(store, name + CONFIRM).get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(is_task(trial) and task_of(trial).purpose == "search" for trial in running)
+
+
 def queue(store: Store, record: StudyRecord, tasks: Sequence[Task]) -> bool:
     """Queue those of ``tasks`` that are untried, and withdraw what waits of others. Only under the study's claim.
 
@@ -155,7 +164,7 @@ class _Tries:
         """For good: too often, or in a way that would repeat itself."""
         own = [t for t in self.of(task) if t.number >= self._before]
         failed = [t for t in own if t.state == TrialState.FAIL and not is_given_back(t)]
-        return len(failed) >= _TRIES or any(t.user_attrs.get(HOPELESS) for t in failed)
+        return len(failed) >= TRIES or any(t.user_attrs.get(HOPELESS) for t in failed)
 
     def are_under_way(self, task: Task) -> bool:
         own = self.of(task)

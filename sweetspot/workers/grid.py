@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
@@ -29,9 +29,9 @@ from sweetspot.student.distillation import correctness
 from sweetspot.study.choices import SMOOTHINGS
 from sweetspot.study.confirmation import baseline_tasks
 from sweetspot.study.ranking import steps_of
-from sweetspot.study.search import TEST_EXPORTED, get_study, load
+from sweetspot.study.search import TEST_EXPORTED, get_study, is_given_back, load
 from sweetspot.study.space import TEACHER_SEED, Alone, Point, config_at, points
-from sweetspot.study.tasks import open_tasks
+from sweetspot.study.tasks import TRIES, open_tasks
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.study_file import default_name, draft_for
 from sweetspot.teacher.recipe import Recipe
@@ -199,7 +199,11 @@ def _read(store: Store, name: str | None) -> _Grid:
     states = {s.point: s for s in summaries(config, [t for each in trials.values() for t in each], (), 0)}
     every = points(config) or []
     students = _students(store, record, every)
-    ended = {point: s for point, s in states.items() if s.state in ("pruned", "infeasible", "failed")}
+    ended = {
+        point: s
+        for point, s in states.items()
+        if s.state in ("pruned", "infeasible") or (s.state == "failed" and _have_failed(trials[point]))
+    }
     missing = [point for point in every if point not in students and point not in ended]
     continues = f"{shlex.join(command_of(record, with_path=True))} continues it"
     if missing:
@@ -220,6 +224,11 @@ def _read(store: Store, name: str | None) -> _Grid:
         ),
         untaught=_untaught(store, record),
     )
+
+
+def _have_failed(trials: Sequence[FrozenTrial]) -> bool:
+    """For good: as often as a task may, one after the other."""
+    return sum(t.state == TrialState.FAIL and not is_given_back(t) for t in trials) >= TRIES
 
 
 def _students(store: Store, record: StudyRecord, every: Sequence[Point]) -> dict[Point, tuple[Student, ...]]:
