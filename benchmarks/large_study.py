@@ -263,7 +263,8 @@ def _write_confirmation(store: Store, record: StudyRecord, trials: list[FrozenTr
     _write_choices(store, record, ranked, [ranked[0].point, accurate])
     arms = _arms(store, record, ranked, accurate)
     confirm = record.config.confirm
-    plan = Plan(arms, confirm.teachers, confirm.seeds, 1, store.studies.count_test_look(record.name), _TEST_HASH)
+    looks = store.studies.count_test_look(record.name)
+    plan = Plan(arms, confirm.teachers, confirm.seeds, confirm.margin, _TEST_HASH, look=1, looks=looks)
     study = open_study(store, record.name + CONFIRM, METRIC)
     study.set_user_attr("plan", plan.to_json())
     rows: list[object] = []

@@ -336,12 +336,16 @@ ConfirmArm = Literal[
 ]
 
 
+MOST_SEEDS = 10_000
+"""Of fresh teachers in a confirmation, and of students of each."""
+
+
 class ConfirmConfig(Part):
     finalists: Count = 1
     """The best points that are confirmed; of several, the claims are Holm-corrected."""
-    teachers: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    teachers: Annotated[int, Field(ge=0, le=MOST_SEEDS)] = 0
     """Fresh teacher seeds per arm, at least 5, for a claim about the point; 0: the claim is about this teacher only."""
-    seeds: Annotated[int, Field(ge=0, lt=2**31)] = 5
+    seeds: Annotated[int, Field(ge=0, le=MOST_SEEDS)] = 5
     """Fresh student seeds per teacher; 0: no confirmation."""
     margin: NonNegative = 0.002
     """Accuracy (fraction): smaller differences do not matter."""

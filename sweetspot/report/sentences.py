@@ -195,11 +195,16 @@ def learning_rates(check: LRCheck) -> str:
     for factor, mine, other in check.accuracies:
         rate = _RATES.get(factor, f"at {factor:g} times it")
         if mine is None or other is None:
-            said.append(f"{rate} one could not be trained")
+            said.append(f"{rate} one is missing")
         else:
             said.append(f"{rate} {percent(mine)} against {percent(other)}")
             ahead.append(mine > other)
-    stays = "it stays ahead" if ahead and all(ahead) else "which is ahead depends on the learning rate"
+    if check.stays_ahead is None:
+        stays = "not known at every learning rate"
+    elif check.stays_ahead:
+        stays = "it stays ahead"
+    else:
+        stays = "which is ahead depends on the learning rate" if any(ahead) else "it is behind at every learning rate"
     return f"Batch {best} against batch {rival} on the validation split: {', '.join(said)}: {stays}."
 
 

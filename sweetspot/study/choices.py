@@ -115,9 +115,10 @@ class LRCheck:
     accuracies: tuple[tuple[float, float | None, float | None], ...]
 
     @property
-    def is_complete(self) -> bool:
-        """Whether nothing failed or is missing."""
-        return all(accuracy is not None for row in self.accuracies for accuracy in row)
+    def stays_ahead(self) -> bool | None:
+        """Whether the best batch size is ahead at every learning rate; None while one is missing or has failed."""
+        ahead = [None if best is None or rival is None else best > rival for _, best, rival in self.accuracies]
+        return False if False in ahead else None if None in ahead else True
 
 
 def lr_rivals(record: StudyRecord, ranked: Sequence[Ranked]) -> tuple[Point, Point] | None:

@@ -34,7 +34,7 @@ class Comparisons:
             `detectable`; None: no number would.
         names: what people know teachers by that were trained elsewhere, of their arms.
         economy_cost: the seconds to train the cheapest teacher, as a share of those of the finalist's.
-        lr_checked: whether other learning rates were tried.
+        lr_checked: whether the best batch size was ahead at other learning rates, too.
         was_exported: whether test accuracies of this data were written to a table.
         finalist: what it is called: the best point, "finalist 2", and so on.
 
@@ -82,6 +82,13 @@ class Comparisons:
             return 1.0
         return max(self.gains[arm].p_above() for arm in self.rivals)
 
+    def share(self, level: float) -> float:
+        """Of an error of ``level``, what a statement about one rival may have where any of them may be made.
+
+        Being better than all of them at once needs no such share (Berger 1982); being no better than some one does.
+        """
+        return level / max(1, len(self.rivals))
+
     def detectable(self, arm: str) -> float:
         """The difference from an arm that is worth settling: the larger of the margin and of the one observed."""
         return max(self.margin, abs(self.gains[arm].mean))
@@ -104,7 +111,7 @@ def needed_of(
     found = {}
     for arm in comparisons.rivals:
         gain = comparisons.gains[arm]
-        if not beats(gain, now) and not is_too_small(gain, comparisons.margin, now):
+        if not beats(gain, now) and not is_too_small(gain, comparisons.margin, comparisons.share(now)):
             found[arm] = seeds_needed(
                 outcomes[BEST_T if arm == ACCURATE_T else BEST],
                 outcomes[arm],

@@ -80,14 +80,14 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
         teachers=plan.teachers,
         students=plan.seeds,
         images=found[BEST].correct.shape[1],
-        margin=record.config.confirm.margin,
+        margin=plan.margin,
         look=plan.look,
         same=same,
         failed=[arm for arm in plan.arms if arm not in found],
         left_out=left_out(store, record),
         names={arm: p.name for arm, p in plan.arms.items() if isinstance(p, ExternalPoint)},
         economy_cost=cost,
-        lr_checked=checked is not None and checked.is_complete,
+        lr_checked=checked is not None and checked.stays_ahead is True,
         was_exported=_was_exported(store, record),
     )
     others = _finalists(plan, found)
@@ -100,7 +100,7 @@ def confirmation(store: Store, record: StudyRecord, ranked: list[Ranked]) -> Con
         intervals={arm: accuracy(o) for arm, o in found.items()},
         gains=common.gains,
         verdicts=tuple(judged),
-        economy=_economy(found, record.config.confirm.margin, cost, plan.look) if is_cheaper and cost else None,
+        economy=_economy(found, plan.margin, cost, plan.look) if is_cheaper and cost else None,
         cost_ratio=cost,
         correlations=_correlations(plan, found),
         failed={arm: failed.get(arm, "some of its students are missing") for arm in plan.arms if arm not in found},
@@ -143,7 +143,8 @@ def left_out(store: Store, record: StudyRecord) -> tuple[str, ...]:
 def _was_exported(store: Store, record: StudyRecord) -> bool:
     """Whether a table was written with test accuracies of this data."""
     same = [other.name for other in store.studies.all() if other.data_hash == record.data_hash]
-    return any(load(store, name).user_attrs.get(TEST_EXPORTED) for name in same)
+    by_those_here = any(load(store, name).user_attrs.get(TEST_EXPORTED) for name in same)
+    return by_those_here or store.studies.has_exported(record.data_hash)
 
 
 def cost_ratio(store: Store, record: StudyRecord, cheap: Point, dear: Point) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from sweetspot.config import StudyConfig, canonical_json
+from sweetspot.config import MOST_SEEDS, StudyConfig, canonical_json
 from sweetspot.data.study_data import Labelled, StudyData
 from sweetspot.errors import RunError, UserError
 from sweetspot.store import Store, StudyRecord
@@ -21,7 +21,17 @@ from sweetspot.study.inference import Claim, Outcomes
 from sweetspot.study.ranking import Ranked, leaders, most_accurate_teacher, ranking
 from sweetspot.study.search import CONFIRM, CONTINUED, METRIC, TASK, is_finished, load, open_study
 from sweetspot.study.space import TEACHER_SEED, Alone, ExternalPoint, Point, Source, source_of
-from sweetspot.study.tasks import HOPELESS, MOST_TASKS, TASK_NUMBER, Task, failures, open_tasks, queue, untried
+from sweetspot.study.tasks import (
+    HOPELESS,
+    MOST_TASKS,
+    TASK_NUMBER,
+    Task,
+    are_preparing,
+    failures,
+    open_tasks,
+    queue,
+    untried,
+)
 from sweetspot.study.visit import Visit, distillation_at
 from sweetspot.study.workplace import Workplace
 from sweetspot.training.engine import DivergedError, OutOfMemoryError, memory_errors
@@ -35,6 +45,9 @@ LEADER = "leader"
 TABLE_SMOOTHING = 0.1
 """The label smoothing of a table's baseline."""
 _FORMAT = 2
+_APART = MOST_SEEDS
+"""Between the replicates of one fresh teacher and those of the next: no two have a seed in common, and those that are
+there stay when students are added."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +58,10 @@ class Plan:
         arms: what the students of each learn from, in order.
         teachers: fresh teachers of each arm; 0: the ones that the search has trained.
         seeds: fresh student seeds per teacher.
-        look: how often this study has looked at the test split, with this one.
-        looks: how many looks the test split has had with this one, by all studies on the same data in the database.
+        margin: the difference of accuracy, a fraction, that does not matter.
         test_hash: of the test split's content.
+        look: how often this study has looked at the test split, with this one; 0: not yet counted.
+        looks: how many looks the test split has had with this one, by all studies on the same data in the database.
         continued: how often the study had been created or continued when this was made: only who continues it may
             change what it compares.
     """
@@ -55,9 +69,10 @@ class Plan:
     arms: Mapping[str, Source]
     teachers: int
     seeds: int
-    look: int
-    looks: int
+    margin: float
     test_hash: str
+    look: int = 0
+    looks: int = 0
     continued: int = 0
 
     @property
@@ -87,7 +102,7 @@ class Plan:
             source.having(**{TEACHER_SEED: seed + 1 + teacher}) if isinstance(source, Point) else source
             for teacher in range(self.teachers)
         ]
-        return [Task(arm, s, "confirm", i * self.seeds, self.seeds, self.test_hash) for i, s in enumerate(fresh)]
+        return [Task(arm, s, "confirm", i * _APART, self.seeds, self.test_hash) for i, s in enumerate(fresh)]
 
     def all_tasks(self, seed: int) -> list[Task]:
         return [task for arm in self.arms for task in self.tasks(arm, seed)]
@@ -103,6 +118,7 @@ class Plan:
                 "arms": [[arm, source.params] for arm, source in self.arms.items()],
                 "teachers": self.teachers,
                 "seeds": self.seeds,
+                "margin": self.margin,
                 "look": self.look,
                 "looks": self.looks,
                 "test": self.test_hash,
@@ -117,8 +133,16 @@ class Plan:
         if values.get("format") != _FORMAT:
             return None
         arms = {arm: source_of(params) for arm, params in values["arms"]}
-        looks = values["look"], values["looks"]
-        return cls(arms, values["teachers"], values["seeds"], *looks, values["test"], values["continued"])
+        return cls(
+            arms,
+            values["teachers"],
+            values["seeds"],
+            values["margin"],
+            values["test"],
+            values["look"],
+            values["looks"],
+            values["continued"],
+        )
 
 
 def current_plan(store: Store, name: str) -> Plan | None:
@@ -157,15 +181,21 @@ def ensure_planned(store: Store, record: StudyRecord, data: StudyData) -> bool:
         return queue(store, record, preparing)
     plan = current_plan(store, record.name)
     if plan is None or standing.may_differ(plan):
+        if are_preparing(store, record.name):
+            return True  # its students may change what is compared
         arms, confirm = standing.arms(), record.config.confirm
         if not arms:
             return False
-        wanted = Plan(arms, confirm.teachers, confirm.seeds, 0, 0, data.test_hash, standing.continued)
-        if plan is None or not plan.is_like(wanted):
+        wanted = Plan(
+            arms, confirm.teachers, confirm.seeds, confirm.margin, data.test_hash, continued=standing.continued
+        )
+        if plan is not None and plan.is_like(wanted):
+            plan = replace(plan, continued=standing.continued)
+        else:
             looks = store.studies.count_test_look(record.name)
             counted = store.studies.get(record.name)
             plan = replace(wanted, look=counted.test_looks if counted else 1, looks=looks)
-            open_study(store, record.name + CONFIRM, METRIC).set_user_attr("plan", plan.to_json())
+        open_study(store, record.name + CONFIRM, METRIC).set_user_attr("plan", plan.to_json())
     return queue(store, record, plan.all_tasks(record.config.teacher.seed))
 
 
@@ -175,12 +205,16 @@ def is_unplanned(store: Store, record: StudyRecord) -> bool:
     if stage := standing.next_stage():
         return bool(untried(store, record, stage))
     plan = current_plan(store, record.name)
+    if (plan is None or standing.may_differ(plan)) and are_preparing(store, record.name):
+        return False
     if plan is None:
         # A plan of an earlier version is made anew when the study is continued, and by nobody else.
         return bool(standing.arms()) and (standing.continued > 0 or not has_plan(store, record.name))
     if standing.may_differ(plan):
         confirm = record.config.confirm
-        wanted = replace(plan, arms=standing.arms(), teachers=confirm.teachers, seeds=confirm.seeds)
+        wanted = replace(
+            plan, arms=standing.arms(), teachers=confirm.teachers, seeds=confirm.seeds, margin=confirm.margin
+        )
         if wanted.arms and not plan.is_like(wanted):
             return True
     return bool(untried(store, record, plan.all_tasks(record.config.teacher.seed)))

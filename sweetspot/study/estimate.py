@@ -304,7 +304,8 @@ def _after(config: StudyConfig, chosen: Sequence[Point]) -> list[Task]:
         arms[ECONOMY] = next(points)
     for number in range(2, confirm.finalists + 1):
         arms[f"{FINALIST}_{number}"] = next(points)
-    return tasks + Plan(arms, confirm.teachers, confirm.seeds, 1, 1, "").all_tasks(config.teacher.seed)
+    plan = Plan(arms, confirm.teachers, confirm.seeds, confirm.margin, test_hash="")
+    return tasks + plan.all_tasks(config.teacher.seed)
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

@@ -73,8 +73,9 @@ def verdicts(finalists: Sequence[Comparisons]) -> list[Verdict]:
 
     A finalist is confirmed when it is better than each of `MUST_BEAT` that is there, at the error of this look; of
     several finalists after Holm's correction. Otherwise it is no better than an arm where the upper bound of its gain
-    is under the margin, at the same error, shared by the finalists. Otherwise nothing is decided. The gains over the
-    longest-trained teacher, the user's own and the cheapest are told, and decide nothing.
+    is under the margin, at the same error, shared by the finalists and by the arms of which this could be said.
+    Otherwise nothing is decided. The gains over the longest-trained teacher, the user's own and the cheapest are told,
+    and decide nothing.
 
     Raises:
         ValueError: finalists of different looks.
@@ -99,30 +100,33 @@ def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | 
     """The verdict in words: the first without its full stop, the others whole sentences."""
     if is_better:
         about: Kind = "confirmed for this point" if found.claim == "this point" else "confirmed for this teacher"
-        return True, about, [_confirmed(found, level)]
-    small = [arm for arm in found.rivals if is_too_small(found.gains[arm], found.margin, level)]
+        return True, about, [_confirmed(found)]
+    share = found.share(level)
+    small = [arm for arm in found.rivals if is_too_small(found.gains[arm], found.margin, share)]
     if ALONE in small:
-        return False, "distillation does not help here", [_no_help(found, level)]
+        return False, "distillation does not help here", [_no_help(found, share)]
     if found.missing:
         missing = _and([_NAMES[arm] for arm in found.missing])
         return None, "undecided", [f"{found.finalist} was not compared with {missing}"]
     if SMOOTHED in small:
-        return False, "no better", _no_better(found, SMOOTHED, level)
+        return False, "no better", _no_better(found, SMOOTHED, share)
     if ACCURATE in found.same:
-        return False, "the most accurate teacher is the best point", _enough(found, ACCURATE, level)
+        return False, "the most accurate teacher is the best point", _enough(found, ACCURATE, share)
     if ACCURATE in small:
-        return False, "no better", _no_better(found, ACCURATE, level)
-    if ACCURATE_T in small and beats(found.gains[ACCURATE], level):
-        return False, "temperature does it", _temperature(found, level)
+        return False, "no better", _no_better(found, ACCURATE, share)
+    if ACCURATE_T in small and beats(found.gains[ACCURATE], share):
+        return False, "temperature does it", _temperature(found, share)
     if ACCURATE_T in small:
-        return False, "no better", _no_better(found, ACCURATE_T, level)
-    return None, "undecided", _undecided(found, level)
+        return False, "no better", _no_better(found, ACCURATE_T, share)
+    return None, "undecided", _undecided(found, share)
 
 
-def _confirmed(found: Comparisons, level: float) -> str:
-    gained = [f"{_gain(found.gains[arm])} over {_NAMES[arm]} {_at_least(found.gains[arm])}" for arm in found.rivals]
+def _confirmed(found: Comparisons) -> str:
+    level = look_level(found.look)
+    gains = {arm: found.gains[arm] for arm in found.rivals}
+    gained = [f"{_gain(gain)} over {_NAMES[arm]} {_at_least(gain, level)}" for arm, gain in gains.items()]
     words = f"{found.finalist} gains {_and(gained)}"
-    if any(found.gains[arm].upper(level) < found.margin for arm in found.rivals):
+    if any(gain.upper(level) < found.margin for gain in gains.values()):
         words += f", though not by the margin of {_points(found.margin)} points"
     return words
 
@@ -130,7 +134,8 @@ def _confirmed(found: Comparisons, level: float) -> str:
 def _no_help(found: Comparisons, level: float) -> str:
     alone = found.gains[ALONE]
     hurts = "it hurts, for " if alone.upper(level) < 0 else ""
-    return f"{hurts}{found.finalist}'s gain over the student alone is {_gain(alone)} {_at_most(alone, found.margin)}"
+    bound = _at_most(alone, found.margin, level)
+    return f"{hurts}{found.finalist}'s gain over the student alone is {_gain(alone)} {bound}"
 
 
 def _no_better(found: Comparisons, arm: str, level: float) -> list[str]:
@@ -138,7 +143,7 @@ def _no_better(found: Comparisons, arm: str, level: float) -> list[str]:
     first, *others = _enough(found, arm, level)
     return [
         f"no better than {_NAMES[arm]}: {found.finalist}'s gain over it is {_gain(gain)} "
-        f"{_at_most(gain, found.margin)}",
+        f"{_at_most(gain, found.margin, level)}",
         f"{_capital(first)}.",
         *others,
     ]
@@ -148,8 +153,9 @@ def _temperature(found: Comparisons, level: float) -> list[str]:
     fixed, own = found.gains[ACCURATE], found.gains[ACCURATE_T]
     first, *others = _enough(found, ACCURATE, level)
     return [
-        f"{found.finalist} gains {_gain(fixed)} over the most accurate teacher at this temperature {_at_least(fixed)}, "
-        f"but with each at its own best temperature {_gain(own)} {_at_most(own, found.margin)}",
+        f"{found.finalist} gains {_gain(fixed)} over the most accurate teacher at this temperature "
+        f"{_at_least(fixed, level)}, but with each at its own best temperature {_gain(own)} "
+        f"{_at_most(own, found.margin, level)}",
         f"{_capital(first)}.",
         *others,
     ]
@@ -160,28 +166,33 @@ def _enough(found: Comparisons, arm: str, level: float) -> list[str]:
     alone, enough = found.gains[ALONE], _ENOUGH[arm]
     if beats(alone, level):
         helps = "what is taught helps" if arm == SMOOTHED else "distillation helps"
-        return [f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone)}, and {enough}"]
+        return [f"{helps}, by {_gain(alone)} over the student alone {_at_least(alone, level)}, and {enough}"]
     return [
         enough,
-        f"Whether distillation helps is undecided, at {_gain(alone)} over the student alone {_between(alone)}: more "
-        "[confirm] seeds would narrow it.",
+        f"Whether distillation helps is undecided, at {_gain(alone)} over the student alone {_between(alone, level)}: "
+        f"{_settling(found, [ALONE])}.",
     ]
 
 
 def _undecided(found: Comparisons, level: float) -> list[str]:
-    plans = {arm: plan for arm, plan in found.needed.items() if plan is not None}
-    hopeless = [arm for arm, plan in found.needed.items() if plan is None]
+    first, *others = (_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals)
+    settling = _settling(found, found.rivals)
+    return [settling, f"{_capital(found.finalist)} {first}.", *(f"It {each}." for each in others)]
+
+
+def _settling(found: Comparisons, arms: Sequence[str]) -> str:
+    """The seeds that would settle the differences from these arms, as far as they are undecided."""
+    needed = {arm: found.needed[arm] for arm in arms if arm in found.needed}
+    plans = {arm: plan for arm, plan in needed.items() if plan is not None}
+    hopeless = [arm for arm, plan in needed.items() if plan is None]
     if hopeless:
         what = _difference(found, min(hopeless, key=found.detectable))
-        would = f"a test split of {found.images:,} images is too small to settle {what}, whatever the seeds"
-    elif plans:
+        return f"a test split of {found.images:,} images is too small to settle {what}, whatever the seeds"
+    if plans:
         arm = max(plans, key=lambda arm: max(1, plans[arm][0]) * plans[arm][1])
         what, chance = _difference(found, arm), f"{100 * POWER:g} %"
-        would = f"about {_more(found, *plans[arm])} would settle {what} with a chance of {chance}"
-    else:
-        would = "more [confirm] seeds would narrow it"
-    first, *others = (_standing(_NAMES[arm], found.gains[arm], level) for arm in found.rivals)
-    return [would, f"{_capital(found.finalist)} {first}.", *(f"It {each}." for each in others)]
+        return f"about {_more(found, *plans[arm])} would settle {what} with a chance of {chance}"
+    return "more [confirm] seeds would narrow it"
 
 
 def _difference(found: Comparisons, arm: str) -> str:
@@ -200,7 +211,7 @@ def _more(found: Comparisons, teachers: int, students: int) -> str:
 
 def _standing(arm: str, gain: Interval, level: float) -> str:
     known = "is better than" if beats(gain, level) else "is not known to be better than"
-    return f"{known} {arm}, by {_gain(gain)} {_between(gain)}"
+    return f"{known} {arm}, by {_gain(gain)} {_between(gain, level)}"
 
 
 # -- what is told with it ---------------------------------------------------------------------------------------------
@@ -241,8 +252,8 @@ def _scope(found: Comparisons) -> str:
 def _reservations(found: Comparisons, finalists: int) -> Iterator[str]:
     shared = f", shared by {finalists} finalists" if finalists > 1 else ""
     yield (
-        f"Decided with an error of {100 * look_level(found.look):.3g} %{shared}, as look {found.look} may have: all "
-        f"looks together err in at most {100 * ERROR:g} %."
+        f"Decided with an error of {100 * look_level(found.look):.3g} %{shared}, as look {found.look} of this study "
+        f"may have: all its looks together err in at most {100 * ERROR:g} %."
     )
     if found.was_exported:
         yield "Test accuracies of this data were exported to a table: its test split is not unseen."
@@ -268,7 +279,7 @@ def economy_words(gain_of_economy_over_best: Interval, margin: float, cost_ratio
     """
     gain, cost = gain_of_economy_over_best, f"{_share(cost_ratio)} of the teacher's training"
     lower, upper = gain.lower(level), gain.upper(level)
-    sure = f"with {100 * (1 - level):.4g} % confidence"
+    sure = f"with {_sure(level)} confidence"
     matters = f"where a loss of {_points(margin)} does not matter"
     if lower > -margin:
         bound = f"at least {_signed(lower)} {sure}, {matters}"
@@ -321,16 +332,22 @@ def _signed(fraction: float) -> str:
     return f"{round(100 * fraction, 2) + 0.0:+.2f}"  # adding 0.0 makes a rounded -0.0 positive
 
 
-def _at_least(gain: Interval) -> str:
-    return f"(at least {_signed(gain.lower_one_sided)} with 95 % confidence)"
+def _at_least(gain: Interval, level: float) -> str:
+    return f"(at least {_signed(gain.lower(level))} with {_sure(level)} confidence)"
 
 
-def _at_most(gain: Interval, margin: float) -> str:
+def _at_most(gain: Interval, margin: float, level: float) -> str:
     return (
-        f"(at most {_signed(gain.upper_one_sided)} with 95 % confidence, "
+        f"(at most {_signed(gain.upper(level))} with {_sure(level)} confidence, "
         f"where less than {_points(margin)} does not matter)"
     )
 
 
-def _between(gain: Interval) -> str:
-    return f"(95 % interval {_signed(gain.low)} to {_signed(gain.high)})"
+def _between(gain: Interval, level: float = 0.025) -> str:
+    """The interval whose bounds may each err with a probability of ``level``."""
+    low, high = gain.lower(level), gain.upper(level)
+    return f"({_sure(2 * level)} interval {_signed(low)} to {_signed(high)})"
+
+
+def _sure(error: float) -> str:
+    return f"{100 * (1 - error):.4g} %"

@@ -321,12 +321,12 @@ def _plan_confirmation(name: str, workplace: Workplace, sleep: Callable[[float],
     while True:
         if workplace.should_stop():
             raise StoppedError
-        record = workplace.store.studies.get(name)
-        if record is None or (record.ended or "").startswith(FAILED):
-            return False
         claim = workplace.leases.acquire(claim_lease(name))
         if claim is not None:
             with claim:
+                record = workplace.store.studies.get(name)
+                if record is None or (record.ended or "").startswith(FAILED):
+                    return False
                 return ensure_planned(workplace.store, record, workplace.data)
         busy += 1
         with span("waiting"):
