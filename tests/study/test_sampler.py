@@ -3,7 +3,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweetspot.config import StudyConfig
-from sweetspot.study.sampler import PointSampler, Taken
+from sweetspot.study.sampler import Memory, PointSampler, Taken
 from sweetspot.study.space import Point, points, suggest
 from sweetspot.study_file import Draft, find
 
@@ -131,3 +131,12 @@ def test_only_what_was_given_back_is_free_again() -> None:
     ]
     taken = Taken(trials)
     assert [epochs for epochs in range(1, 8) if Point(16, epochs) in taken] == [1, 2, 3, 4, 5]
+
+
+def test_a_point_that_failed_before_the_study_was_continued_is_free_again() -> None:
+    study = optuna.create_study()
+    for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL):
+        study.add_trial(trial(state, len(study.trials) + 1))
+    for continued, taken in ((0, [1, 2, 3, 4]), (3, [1, 3, 4]), (4, [1, 3])):
+        found = Memory(config("tpe"), continued).taken(study.trials)
+        assert [epochs for epochs in range(1, 5) if Point(16, epochs) in found] == taken

@@ -370,3 +370,20 @@ def test_a_grid_is_every_point_and_prunes_nothing() -> None:
 def test_what_a_table_cannot_have(key: str, value: Any, why: str) -> None:
     with pytest.raises(UserError, match=why):
         grid_config(tiny_config(**{key: value}))
+
+
+def test_grids_with_other_replicates_leave_each_others_students_alone(
+    tmp_path: Path, digits: StudyData, said: Console
+) -> None:
+    url, base = f"sqlite:///{tmp_path}/study.db", tiny_config(search__batch_size=[64], search__epochs=[1])
+    with Store(url) as store:
+        for name, replicates in (("one", 1), ("two", 2)):
+            create_or_continue(store, name, grid_config(base, teachers=2, replicates=replicates), digits)
+            work(name, storage=url, device="cpu")
+            export_table(name, tmp_path / "table.json", said, storage=url, device="cpu")
+            taught = {
+                p.teacher_seed: [s.replicate for s in p.students] for p in read_table(tmp_path / "table.json").points
+            }
+            assert taught == {seed: [replicates * seed + r for r in range(replicates)] for seed in (0, 1)}
+        trained = [t.user_attrs["student_epochs"] for t in load(store, "two").trials]
+        assert sum(trained) == 3 * base.student.epochs, "one of the four students was there"
