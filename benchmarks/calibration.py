@@ -12,6 +12,8 @@ Every study goes the whole way: what students are right about, intervals, verdic
 - how often the 95 % interval of a difference holds the truth, its half-width, and how often equal points are
   "confirmed" different (students without a teacher being 4 points worse, so that only the comparison of the two points
   decides), once and over five looks with more teachers each time, with error spending and without;
+- how often something is denied of a best point that is better than each of four rivals by just the margin ("no better
+  than", "distillation does not help", "temperature does it"): the worst case for saying no;
 - with a true difference of 1 point, the power that is claimed and the share of studies that found it: in that one
   comparison, and in a verdict that needs two (students without a teacher being 1 point worse, too);
 - how often a confirmation with as many seeds as a small one asked for settles that difference: 80 % is claimed.
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 
 from benchmarks.arguments import Parser, count, errors_in_one_line
 from benchmarks.evidence import evidence, write
-from sweetspot.study.arms import ACCURATE, ALONE, BEST
+from sweetspot.study.arms import ACCURATE, ACCURATE_T, ALONE, BEST, BEST_T, SMOOTHED
 from sweetspot.study.comparisons import Comparisons, gains_of
 from sweetspot.study.inference import (
     ERROR,
@@ -99,10 +101,10 @@ class World:
         return math.hypot(self.image, self.arm_image, self.teacher_image, self.rest)
 
     def study(self, truth: Mapping[str, float], design: Design, rng: np.random.Generator) -> dict[str, Outcomes]:
-        """One study's arms, of the given true accuracies; students alone have no teacher."""
+        """One study's arms, of the given true accuracies; students from labels alone have no teacher."""
         image = self.image * _normal(rng, self.images)
         return {
-            arm: self._arm(accuracy, image, design if arm != ALONE else _without_teachers(design), rng)
+            arm: self._arm(accuracy, image, _without_teachers(design) if arm in (ALONE, SMOOTHED) else design, rng)
             for arm, accuracy in truth.items()
         }
 
@@ -149,6 +151,10 @@ def first_units(outcomes: Mapping[str, Outcomes], teachers: int, students: int) 
 EQUAL = {BEST: 0.9, ACCURATE: 0.9, ALONE: 0.86}
 BETTER = {BEST: 0.9 + DIFFERENCE, ACCURATE: 0.9, ALONE: 0.9}
 
+JUST_THE_MARGIN = dict.fromkeys((BEST, BEST_T), 0.9 + MARGIN) | dict.fromkeys(
+    (ALONE, SMOOTHED, ACCURATE, ACCURATE_T), 0.9
+)
+
 
 def studies(
     world: World, truth: Mapping[str, float], design: Design, count: int, seed: int
@@ -165,6 +171,12 @@ def false_confirmations(world: World, design: Design, count: int, seed: int) -> 
     """Of studies whose two points are equal: how many confirm, and the finalist's gains over the other point."""
     found = [judged(outcomes, design) for outcomes in studies(world, EQUAL, design, count, seed)]
     return sum(verdict(each).confirmed is True for each in found), [each.gains[ACCURATE] for each in found]
+
+
+def false_denials(world: World, design: Design, count: int, seed: int) -> int:
+    """Of studies whose best point is better than four rivals by the margin, how many deny that of any of them."""
+    found = (judged(outcomes, design) for outcomes in studies(world, JUST_THE_MARGIN, design, count, seed))
+    return sum(verdict(each).confirmed is False for each in found)
 
 
 def looked_again(world: World, count: int, seed: int) -> tuple[int, int]:
@@ -271,6 +283,7 @@ def measure_design(world: World, design: Design, count: int) -> dict[str, Any]:
         "coverage": round(fmean(gain.low <= 0 <= gain.high for gain in gains), _DIGITS),
         "false_one_sided": round(fmean(gain.lower_one_sided > 0 for gain in gains), _DIGITS),
         "false_confirmed": round(confirmed / count, _DIGITS),
+        "false_denied": round(false_denials(world, design, count, seed=5) / count, _DIGITS),
         "power": {name: round(value, _DIGITS) for name, value in vars(found).items()},
     }
 
@@ -278,14 +291,15 @@ def measure_design(world: World, design: Design, count: int) -> dict[str, Any]:
 def table(designs: Sequence[Mapping[str, Any]]) -> str:
     """A line for each design, for people."""
     lines = [
-        f"{'design':<14} {'half-width':<11} {'coverage':<9} {'false':<7} power: claimed, by each, found, confirmed"
+        f"{'design':<14} {'half-width':<11} {'coverage':<9} {'false':<7} {'denied':<7} power: claimed, by each, found, "
+        "confirmed"
     ]
     for row in designs:
         name = f"{row['teachers'] or 'this'} x {row['students']}"
         share = ", ".join(f"{100 * value:.1f} %" for value in row["power"].values())
         lines.append(
             f"{name:<10} {row['half_width_points']:<11.2f} {100 * row['coverage']:<9.1f} "
-            f"{100 * row['false_confirmed']:<7.1f} {share}"
+            f"{100 * row['false_confirmed']:<7.1f} {100 * row['false_denied']:<7.1f} {share}"
         )
     return "\n".join(lines)
 

@@ -7,15 +7,15 @@ be negative. With three teacher seeds or more, A, B and C have different teacher
 A's, as a real study does; with fewer, they have different students.
 
 One search has one A, and its regret is the average over many splits of the rest into B and C. So a quantile over
-searches is one of searches, not of splits. What is left in it of the judge's noise is the error of a mean over all that
-is not A (``judge_error``): it adds nothing to a median over many searches, and about 1.3 times itself to a 90th
-percentile.
+searches is one of searches, not of splits. But all searches of a table are judged by the same few teachers, whose luck
+no number of searches averages out. It is told by a jackknife: the quantiles once more without each teacher in turn, and
+the standard error that their scatter makes (Efron & Stein 1981, Annals of Statistics 9); it takes four teachers.
 
 The oracle chooses, in each split, the highest mean of all that is not in C: the most that any search could know. Its
 regret says what the table can tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from sweetspot.study.space import Point
 
 SPLITS = 200
 """Of what a search has not seen, into B and C."""
+_LEAST_TEACHERS = 4
+"""For a jackknife: one is searched, one left out, one picks and one judges."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Split:
         regrets: (points,) of choosing each, fractions.
         oracle: the oracle's regret.
         oracle_points: what the oracle chose, an index for each split into B and C.
+        without: (points,) regrets as judged without one teacher, by its index; empty where too few are left.
         judge_error: standard error of the mean accuracy of a typical point over all that the search has not seen.
     """
 
@@ -53,6 +56,7 @@ class Split:
     regrets: NDArray[np.float64]
     oracle: float
     oracle_points: NDArray[np.intp]
+    without: Mapping[int, NDArray[np.float64]]
     judge_error: float
 
 
@@ -71,25 +75,46 @@ def split(recording: Recording, repetition: int, rng: np.random.Generator) -> Sp
         order = order[: max(1, seeds * replicates // 3)]
         unseen = np.delete(np.arange(seeds * replicates), searched * replicates + order)
         dropped = 0
-    left = len(unseen) - dropped
-    shuffled = rng.permuted(np.tile(unseen, (SPLITS, 1)), axis=1)[:, dropped:]
-    of_c = shuffled[:, left // 2 :]
-    in_b = _mean_of(units, shuffled[:, : left // 2])
-    in_c = _mean_of(units, of_c)
-    reference = in_c[in_b.argmax(axis=0), np.arange(SPLITS)]
+    in_c, reference, of_c = _judged(units, unseen, dropped, rng)
     inside = np.zeros((SPLITS, units.shape[1]))
     np.put_along_axis(inside, of_c, 1.0, axis=1)
     known = units @ (1 - inside).T / (units.shape[1] - of_c.shape[1])
     oracle_points = known.argmax(axis=0)
     scatter = np.median(units[:, unseen].var(axis=1, ddof=1))
+    without = {}
+    if seeds >= _LEAST_TEACHERS:
+        for teacher in unseen.tolist():
+            fewer, best, _ = _judged(units, unseen[unseen != teacher], dropped, rng)
+            without[teacher] = best.mean() - fewer.mean(axis=1)
     return Split(
         teacher_seed=recording.teacher_seeds[searched],
         replicates=tuple(order.tolist()),
         regrets=reference.mean() - in_c.mean(axis=1),
         oracle=float((reference - in_c[oracle_points, np.arange(SPLITS)]).mean()),
         oracle_points=oracle_points,
+        without=without,
         judge_error=float(np.sqrt(scatter / len(unseen))),
     )
+
+
+def _judged(
+    units: NDArray[np.float64], unseen: NDArray[np.intp], dropped: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Many splits of what a search has not seen into B and C.
+
+    Args:
+        units: (points, units) accuracies.
+        unseen: the units that may judge.
+        dropped: so many of them neither pick nor judge: the rest of A.
+
+    Returns:
+        (points, splits) means in C; (splits,) those of the points that are best in B; (splits, units in C) what is C.
+    """
+    left = len(unseen) - dropped
+    shuffled = rng.permuted(np.tile(unseen, (SPLITS, 1)), axis=1)[:, dropped:]
+    of_c = shuffled[:, left // 2 :]
+    in_c = _mean_of(units, of_c)
+    return in_c, in_c[_mean_of(units, shuffled[:, : left // 2]).argmax(axis=0), np.arange(SPLITS)], of_c
 
 
 def _mean_of(units: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -21,12 +21,18 @@ DEFAULTS = ("default_middle", "default_most_accurate")
 _DIGITS = 3
 
 
-def summary(courses: Sequence[Course]) -> dict[str, Any]:
-    """Of the searches of one method: regrets in points, seconds."""
+def summary(courses: Sequence[Course], splits: Sequence[Split], points: Sequence[Point]) -> dict[str, Any]:
+    """Of the searches of one method: regrets in points, seconds.
+
+    Args:
+        splits: what each of the searches has seen, and perhaps more of them.
+        points: those of the splits' regrets.
+    """
     regrets = 100 * np.array([course.regrets[-1] for course in courses])
     curve = Curve.of(courses)
     return {
         **_regrets(regrets),
+        **_errors([points.index(course.chosen) for course in courses], splits[: len(courses)]),
         "cost_median": round(float(np.median([course.seconds[-1] for course in courses])), _DIGITS),
         "cost_to_goal": curve.seconds_to(MEDIAN_GOAL / 100),
         "cost_to_both_goals": curve.seconds_to(MEDIAN_GOAL / 100, HIGH_GOAL / 100),
@@ -55,6 +61,22 @@ def _regrets(points: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
+def _errors(chosen: Sequence[int], splits: Sequence[Split]) -> dict[str, float | None]:
+    """The jackknife's standard errors of the quantiles over the teachers that judge; None where they are too few."""
+    teachers = sorted({teacher for split in splits for teacher in split.without})
+    without = [
+        100 * np.array([s.without[teacher][i] for i, s in zip(chosen, splits, strict=True) if teacher in s.without])
+        for teacher in teachers
+    ]
+    found: dict[str, float | None] = {}
+    for name, share in (("regret_median_error", 0.5), ("regret_p90_error", 0.9)):
+        quantiles = np.array([np.quantile(regrets, share) for regrets in without if len(regrets)])
+        known = len(quantiles) > 1
+        spread = np.sqrt((len(quantiles) - 1) * quantiles.var()) if known else 0.0
+        found[name] = round(float(spread), _DIGITS) if known else None
+    return found
+
+
 def _most_chosen(chosen: Sequence[Point]) -> dict[str, Any]:
     ((point, times),) = Counter(chosen).most_common(1)
     return {"batch_size": point.batch_size, "epochs": point.epochs, "share": round(times / len(chosen), _DIGITS)}
@@ -70,7 +92,13 @@ def goals(found: Mapping[str, Mapping[str, Any]], points: int) -> dict[str, Any]
     of_plain = None if reached is None else reached / by_plain
     good = {name: _is_good(found[name]) for name in ("sweetspot", *DEFAULTS)}
     parts = {
-        "regret": {"median": ours["regret_median"], "p90": ours["regret_p90"], "met": good["sweetspot"]},
+        "regret": {
+            "median": ours["regret_median"],
+            "median_error": ours["regret_median_error"],
+            "p90": ours["regret_p90"],
+            "p90_error": ours["regret_p90_error"],
+            "met": good["sweetspot"],
+        },
         "of_exhaustive": {"ratio": round(of_exhaustive, 4), "goal": share, "met": of_exhaustive <= share},
         "of_plain_optuna": {
             "ratio": None if of_plain is None else round(of_plain, 4),
@@ -99,13 +127,13 @@ def result(bench: Bench, done: Sequence[Repetition]) -> dict[str, Any]:
     """What the JSON says of the methods, the variants and the pruners that were run."""
     splits = [each.split for each in done]
     courses = by_method(done, METHODS)
-    found = {name: summary(of) for name, of in courses.items()}
-    points = len(bench.recording.points)
+    points = bench.recording.points
+    found = {name: summary(of, splits, points) for name, of in courses.items()}
     told = {
         **found,
         "oracle": oracle(bench, splits),
-        "points": points,
-        "goals": goals(found, points),
+        "points": len(points),
+        "goals": goals(found, len(points)),
         "judge_error": round(100 * float(np.mean([each.judge_error for each in splits])), _DIGITS),
         "search": {
             "trials": bench.config.search.trials,
@@ -115,11 +143,11 @@ def result(bench: Bench, done: Sequence[Repetition]) -> dict[str, Any]:
     }
     ran = {name for each in done for name in each.courses}
     if VARIANTS.keys() <= ran:
-        told["variants"] = {name: summary(of) for name, of in by_method(done, VARIANTS).items()}
+        told["variants"] = {n: summary(of, splits, points) for n, of in by_method(done, VARIANTS).items()}
     if PRUNERS.keys() <= ran:
         pruned = by_method(done, PRUNERS)
         beside = comparison(pruned)
-        told["pruning"] = {name: summary(of) | beside[name] for name, of in pruned.items()}
+        told["pruning"] = {n: summary(of, splits, points) | beside[n] for n, of in pruned.items()}
     told["curves"] = {name: _drawn(Curve.of(of)) for name, of in courses.items()}
     return told
 
@@ -154,9 +182,13 @@ def shown(told: Mapping[str, Any]) -> str:
         ]
     lines.append("")
     met, ours = told["goals"], told["sweetspot"]
+    errors = [ours[name] for name in ("regret_median_error", "regret_p90_error")]
+    judged = "the teachers that judge are too few to say how sure that is"
+    if None not in errors:
+        judged = "standard errors over the teachers that judge: {:.2f} and {:.2f} points".format(*errors)
     lines.append(
-        f"{told['points']} points, {ours['repetitions']} searches of {told['search']['trials']} trials; a judge's "
-        f"error of {told['judge_error']:.2f} points is in every p90"
+        f"{told['points']} points, {ours['repetitions']} searches of {told['search']['trials']} trials; of sweetspot's "
+        f"median and p90, {judged}"
     )
     ratio = met["of_plain_optuna"]["ratio"]
     lines.append(

@@ -286,12 +286,36 @@ def test_the_goal_is_reached_when_the_median_stays_there() -> None:
 
 
 def test_a_summary_ends_where_the_curve_does() -> None:
-    told = summary([course((1, 0.05), (2, 0.004)), course((1, 0.02), (4, 0.001)), course((3, 0.0))])
+    recording = Recording(synthetic(seeds=3))
+    splits = [split(recording, n, np.random.default_rng(n)) for n in range(3)]
+    courses = [course((1, 0.05), (2, 0.004)), course((1, 0.02), (4, 0.001)), course((3, 0.0))]
+    told = summary(courses, splits, [Point(32, 1)])
     assert (told["regret_median"], told["cost_median"], told["cost_to_goal"]) == (0.1, 3.0, 4.0)
+    assert told["regret_median_error"] is None, "three teachers: one is searched, one picks, one judges"
+
+
+def test_the_error_of_a_median_over_searches_is_that_over_tables() -> None:
+    """The searches of one table, however many, are judged by the same few teachers; here they choose the same point."""
+    table, rng = synthetic(seeds=5, replicates=1), np.random.default_rng(0)
+    medians, errors = [], []
+    for _ in range(60):
+        luck = {(p.batch_size, p.epochs, p.teacher_seed): rng.normal(0.9, 0.01) for p in table.points}
+        points = [
+            replace(p, students=(replace(p.students[0], accuracy=luck[p.batch_size, p.epochs, p.teacher_seed]),))
+            for p in table.points
+        ]
+        recording = Recording(replace(table, points=tuple(points)))
+        splits = [split(recording, n, np.random.default_rng(n)) for n in range(5)]
+        courses = [Course(np.array([1.0]), np.array([s.regrets[0]]), recording.points[0]) for s in splits]
+        told = summary(courses, splits, recording.points)
+        medians.append(told["regret_median"])
+        errors.append(told["regret_median_error"])
+    assert np.mean(errors) == pytest.approx(np.std(medians), rel=0.4)
 
 
 def method(median: float, p90: float, cost: float, to_goals: float | None) -> dict[str, Any]:
-    return {"regret_median": median, "regret_p90": p90, "cost_median": cost, "cost_to_both_goals": to_goals}
+    regrets = {"regret_median": median, "regret_median_error": 0.1, "regret_p90": p90, "regret_p90_error": None}
+    return regrets | {"cost_median": cost, "cost_to_both_goals": to_goals}
 
 
 def found(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from benchmarks.calibration import (
     Design,
     World,
     false_confirmations,
+    false_denials,
     follow_plans,
     judged,
     looked_again,
@@ -38,6 +39,12 @@ def test_equal_points_are_rarely_confirmed_to_differ(design: Design) -> None:
     assert LEAST_FALSE <= confirmed <= MOST_FALSE
     held = sum(gain.low <= 0 <= gain.high for gain in gains)
     assert 0.925 <= held / STUDIES <= 0.98
+
+
+@pytest.mark.parametrize("design", [Design(5, 6), Design(0, 10)], ids=lambda design: design.claim)
+def test_a_best_point_that_is_better_by_the_margin_is_rarely_denied_to_be(design: Design) -> None:
+    """Of four rivals, to all of which the same error belongs."""
+    assert 0 < false_denials(WORLD, design, STUDIES, seed=5) <= MOST_FALSE
 
 
 def test_five_looks_with_more_and_more_teachers_err_no_more_often_than_one() -> None:
