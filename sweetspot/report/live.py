@@ -17,7 +17,7 @@ from sweetspot.report.result import StudyResult
 from sweetspot.report.sentences import percent
 from sweetspot.report.text import worker_line
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import Point
+from sweetspot.study.space import point_of
 
 _SILENCE_SECONDS = 30.0
 
@@ -148,7 +148,7 @@ def best_so_far(result: StudyResult) -> str:
 
 def what_became(trial: FrozenTrial) -> str:
     """What became of a finished trial."""
-    point = str(Point.of(trial.params)) if {"batch_size", "epochs"} <= trial.params.keys() else f"trial {trial.number}"
+    point = str(point_of(trial) or f"trial {trial.number}")
     attrs = trial.user_attrs
     entropy = f", S {attrs['similarity_entropy']:.3f}" if "similarity_entropy" in attrs else ""
     if trial.state == TrialState.COMPLETE and trial.value is not None:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweetspot.config import StudyConfig
 from sweetspot.study.ranking import Ranked, steps_of
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import Point
+from sweetspot.study.space import Point, point_of
 
 State = Literal["complete", "running", "waiting", "pruned", "infeasible", "failed"]
 _ORDER: tuple[State, ...] = ("complete", "running", "waiting", "pruned", "infeasible", "failed")
@@ -73,9 +73,8 @@ def summaries(
     """
     visits: dict[Point, list[FrozenTrial]] = {}
     for trial in trials:
-        params = trial.params | trial.system_attrs.get("fixed_params", {})
-        if {"batch_size", "epochs"} <= params.keys() and not is_given_back(trial):
-            visits.setdefault(Point.of(params), []).append(trial)
+        if (point := point_of(trial)) is not None and not is_given_back(trial):
+            visits.setdefault(point, []).append(trial)
     known = {each.point: each for each in ranked}
     spread = _spread_within([each.accuracies for each in ranked])
     best = ranked[0].point if ranked else None

@@ -21,7 +21,7 @@ from sweetspot.study.confirmation import NEEDED, Plan, current_plan, failed_arms
 from sweetspot.study.equal_steps import EqualSteps, equal_steps
 from sweetspot.study.ranking import Ranked, ranking, teacher_at
 from sweetspot.study.search import CONFIRM, TASK, Counts, companions, get_study, is_given_back, load
-from sweetspot.study.space import ExternalPoint, Point
+from sweetspot.study.space import ExternalPoint, Point, point_of
 from sweetspot.training.schedules import schedule
 
 if TYPE_CHECKING:
@@ -357,7 +357,7 @@ def read_results(store: Store) -> list[StudyResult]:
 def _curves(
     store: Store, record: StudyRecord, ranked: Sequence[Ranked], trials: Sequence[FrozenTrial], images: int
 ) -> tuple[TeacherCurve, ...]:
-    visited = [Point.of(t.params) for t in trials if {"batch_size", "epochs"} <= t.params.keys()]
+    visited = [point for trial in trials if (point := point_of(trial)) is not None]
     return read_curves(store, record, [*(each.point for each in ranked), *visited], images)
 
 

@@ -14,7 +14,7 @@ from sweetspot.study.conclusion import Confirmation
 from sweetspot.study.confirmation import FINALIST
 from sweetspot.study.inference import Interval
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import ExternalPoint, Point, config_at
+from sweetspot.study.space import ExternalPoint, Point, config_at, params_of
 
 
 def best_dict(result: StudyResult) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def trials_list(result: StudyResult) -> list[dict[str, Any]]:
         {
             "number": t.number,
             "state": t.state.name.lower(),
-            **(t.params or t.system_attrs.get("fixed_params", {})),
+            **params_of(t),
             "value": t.value if t.state == TrialState.COMPLETE else None,
             **{k: v for k, v in sorted(t.user_attrs.items()) if k != "worker"},
         }

@@ -31,7 +31,7 @@ from sweetspot.store import WorkerRecord
 from sweetspot.study.arms import BEST, ECONOMY
 from sweetspot.study.inference import Interval
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import ExternalPoint, Point
+from sweetspot.study.space import ExternalPoint, Point, params_of
 
 
 def size(count: float) -> str:
@@ -213,7 +213,7 @@ def trials_table(result: StudyResult) -> RenderableType:
             continue
         attrs = trial.user_attrs
         accuracies: Sequence[float] = attrs.get("replicate_accuracies", [])
-        params = trial.params or trial.system_attrs.get("fixed_params", {})
+        params = params_of(trial)
         others = [f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
                   for name, value in sorted(params.items()) if name not in ("batch_size", "epochs")]  # fmt: skip
         why = attrs.get("pruned_because") or attrs.get("infeasible") or attrs.get("error")

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweetspot.store import Store
 from sweetspot.study.search import GIVEN_BACK, REPLACED, TASK, is_given_back
+from sweetspot.study.space import params_of
 
 MOST_DEATHS = 3
 """So many workers may die at a point, one after the other, without having saved anything new of it."""
@@ -67,7 +68,7 @@ def queue_again(study: optuna.Study, parameters: Collection[str] = ()) -> None:
 
 def _is_whole(trial: FrozenTrial, parameters: Collection[str]) -> bool:
     """Whether a trial has all its parameters: half a point is none."""
-    there = trial.params | trial.system_attrs.get("fixed_params", {})
+    there = params_of(trial)
     return bool(there) and there.keys() >= set(parameters)
 
 

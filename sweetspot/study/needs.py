@@ -11,7 +11,7 @@ from sweetspot.store.trajectories import RUNS
 from sweetspot.study.confirmation import current_plan
 from sweetspot.study.ranking import ranking
 from sweetspot.study.search import companions, is_finished, load
-from sweetspot.study.space import Alone, AnyPoint, Point, Source
+from sweetspot.study.space import Alone, AnyPoint, Point, Source, point_of
 from sweetspot.study.tasks import is_task, task_of
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.teacher.trajectory import branch_of
@@ -117,8 +117,7 @@ def _source(trial: FrozenTrial) -> Source | None:
     """What a trial's students learn from; None before that was suggested."""
     if is_task(trial):
         return task_of(trial).source
-    params = trial.params | trial.system_attrs.get("fixed_params", {})
-    return Point.of(params) if {"batch_size", "epochs"} <= params.keys() else None
+    return point_of(trial)
 
 
 def _teacher(config: StudyConfig, data_hash: str, point: AnyPoint) -> Place:

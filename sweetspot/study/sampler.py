@@ -17,7 +17,7 @@ from sweetspot.config import StudyConfig
 from sweetspot.data.seeding import seed_of
 from sweetspot.study.cost_aware import next_point
 from sweetspot.study.search import OUT_OF_MEMORY, is_given_back
-from sweetspot.study.space import Point, distributions, points
+from sweetspot.study.space import Point, distributions, point_of, points
 
 T = TypeVar("T")
 
@@ -197,10 +197,7 @@ def _remembered(known: dict[int, T], trial: FrozenTrial, work_out: Callable[[Fro
 
 def _takes(trial: FrozenTrial) -> tuple[Point | None, Point | None]:
     """The point that a trial takes, and the point whose teacher it has found not to fit in memory."""
-    params = trial.params | trial.system_attrs.get("fixed_params", {})
-    if not {"batch_size", "epochs"} <= params.keys():
-        return None, None
-    point = Point.of(params)
+    point = point_of(trial)
     return None if is_given_back(trial) else point, point if OUT_OF_MEMORY in trial.user_attrs else None
 
 
@@ -249,8 +246,8 @@ def _drawn(rng: random.Random, distribution: BaseDistribution) -> Any:
 
 def _revisited(trials: Iterable[FrozenTrial]) -> list[Point]:
     """The points that may have more replicates: completed ones, each once."""
-    complete = (t for t in trials if t.state == TrialState.COMPLETE and {"batch_size", "epochs"} <= t.params.keys())
-    return list(dict.fromkeys(Point.of(t.params) for t in complete))
+    complete = (point_of(t) for t in trials if t.state == TrialState.COMPLETE)
+    return list(dict.fromkeys(point for point in complete if point is not None))
 
 
 def _is_ordered(distribution: BaseDistribution) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial
 
 from sweetspot.config import Range, StudyConfig
 
@@ -62,6 +63,17 @@ class Point:
     def __str__(self) -> str:
         others = "".join(f", {name.split('.')[-1]} {shown(value)}" for name, value in self.others)
         return f"batch {self.batch_size}, {self.epochs} epoch{'s' * (self.epochs != 1)}{others}"
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters; of one that waits, or has just begun, those that it is to have."""
+    return dict(trial.params | trial.system_attrs.get("fixed_params", {}))
+
+
+def point_of(trial: FrozenTrial) -> Point | None:
+    """The point of a search's trial; None where it has none yet."""
+    params = params_of(trial)
+    return Point.of(params) if {"batch_size", "epochs"} <= params.keys() else None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sweetspot.study.choices import SMOOTHINGS
 from sweetspot.study.confirmation import baseline_tasks
 from sweetspot.study.ranking import steps_of
 from sweetspot.study.search import TEST_EXPORTED, get_study, is_given_back, load
-from sweetspot.study.space import TEACHER_SEED, Alone, Point, config_at, points
+from sweetspot.study.space import TEACHER_SEED, Alone, Point, config_at, point_of, points
 from sweetspot.study.tasks import TRIES, open_tasks
 from sweetspot.study.visit import distillation_at, recipe_at
 from sweetspot.study_file import default_name, draft_for
@@ -194,8 +194,8 @@ def _read(store: Store, name: str | None) -> _Grid:
     study = load(store, record.name)
     trials: dict[Point, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
-        if {"batch_size", "epochs"} <= trial.params.keys():
-            trials.setdefault(Point.of(trial.params), []).append(trial)
+        if (point := point_of(trial)) is not None:
+            trials.setdefault(point, []).append(trial)
     states = {s.point: s for s in summaries(config, [t for each in trials.values() for t in each], (), 0)}
     every = points(config) or []
     students = _students(store, record, every)

@@ -26,7 +26,7 @@ from sweetspot.report.figures.spec import (
 )
 from sweetspot.report.result import StudyResult
 from sweetspot.study.pruner import SIMILARITY_ENTROPY, LearnedRule, lessons_of, measurements_of
-from sweetspot.study.space import Point
+from sweetspot.study.space import Point, point_of
 
 _MOST_ON_A_LINE = 120
 _MOST_ON_LINES = 3000
@@ -219,14 +219,11 @@ def _pruned_at(trial: FrozenTrial) -> tuple[float, str] | None:
     """The S at which a trial was pruned, and why; None if it was not."""
     epoch = trial.user_attrs.get("pruned_at")
     entropy = trial.intermediate_values.get(epoch, math.nan) if epoch is not None else math.nan
-    if (
-        trial.state != TrialState.PRUNED
-        or not math.isfinite(entropy)
-        or not {"batch_size", "epochs"} <= trial.params.keys()
-    ):
+    point = point_of(trial)
+    if trial.state != TrialState.PRUNED or not math.isfinite(entropy) or point is None:
         return None
     reason = trial.user_attrs.get("pruned_because", "no reason given")
-    return entropy, f"trial {trial.number}: {Point.of(trial.params)}\npruned: {reason}"
+    return entropy, f"trial {trial.number}: {point}\npruned: {reason}"
 
 
 def _regions(grid: NDArray[np.float64], is_in: Sequence[bool]) -> list[tuple[float, float]]:

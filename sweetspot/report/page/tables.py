@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from sweetspot.report.page.contents import Report
 from sweetspot.report.points import PointSummary
 from sweetspot.study.search import is_given_back
-from sweetspot.study.space import shown
+from sweetspot.study.space import params_of, shown
 
 Key = float | str | None
 Mark = Literal["best", "set aside", ""]
@@ -126,7 +126,7 @@ def _point_row(point: PointSummary, names: Sequence[str]) -> Row:
 def trials_table(report: Report) -> Table:
     """One row per trial, those given back left out."""
     trials = [trial for trial in report.result.trials if not is_given_back(trial)]
-    params = [_params(trial) for trial in trials]
+    params = [params_of(trial) for trial in trials]
     names = _other_parameters(params)
     numeric = {name: all(isinstance(p.get(name, 0.0), int | float) for p in params) for name in names}
     best = None if report.best is None else report.best.point.params
@@ -148,10 +148,6 @@ def trials_table(report: Report) -> Table:
     )
     rows = tuple(_trial_row(trial, p, names, best) for trial, p in zip(trials, params, strict=True))
     return Table(columns, rows).without_empty()
-
-
-def _params(trial: FrozenTrial) -> dict[str, Any]:
-    return trial.params or trial.system_attrs.get("fixed_params", {})
 
 
 def _trial_row(trial: FrozenTrial, params: dict[str, Any], names: Sequence[str], best: dict[str, Any] | None) -> Row:
