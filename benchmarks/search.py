@@ -7,9 +7,10 @@ race), except that teachers and students are looked up: what they cost are the s
 recorded. What a regret is, and why it may be negative: :mod:`benchmarks.search_regret`. The methods:
 :mod:`benchmarks.search_methods`.
 
-A search has ``replicates.max`` = 3 students a point, and trials for a quarter of the points (an eighth from 100 points
-on), at least 10 and at most 40. So what the goal allows, a quarter of the exhaustive cost (a tenth from 100 points on),
-is roughly spent, unless sharing, racing and pruning spare some of it.
+A search has ``replicates.max`` = 3 students a point, trials for a quarter of the points (an eighth from 100 points on),
+at least 10 and at most 40, and the ``--timeout`` of ``sweetspot optimize``: once 0.7 of what the goal allows is spent
+(a quarter of the exhaustive cost, a tenth from 100 points on), no further trial begins. What an exhaustive search would
+cost, ``--dry-run`` says before a study begins.
 
 Costs are seconds of one worker: teacher epochs newly trained, decay branches included, their measuring, and students.
 Where nothing is shared every trial trains its teacher from the start; those who do not measure do not pay for it. The

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import numpy as np
 import optuna
 
-from benchmarks.search_methods import METHODS, VARIANTS, Method
+from benchmarks.search_methods import LARGE, METHODS, VARIANTS, Method
 from benchmarks.search_pruning import PRUNERS
 from benchmarks.search_regret import Course, Split, split
 from benchmarks.search_replay import Recording, Seen
@@ -18,8 +18,6 @@ from sweetspot.config import Replicates, SearchConfig, StudyConfig, TeacherSearc
 from sweetspot.errors import UserError
 from sweetspot.report.table import Table
 
-LARGE = 100
-"""Points of a grid from which on a tenth of the exhaustive cost is the goal, not a quarter."""
 LEAST_TRIALS, MOST_TRIALS = 10, 40
 
 

@@ -1,6 +1,7 @@
 """The methods that are compared: each pays on a clock of its own for what it asks a table, and chooses a point."""
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +25,12 @@ from sweetspot.study.space import Point, suggest
 
 Method = Callable[[Seen], list[Choice]]
 
+LARGE = 100
+"""Points of a grid from which on a tenth of the exhaustive cost is the goal, not a quarter."""
+TIMEOUT = 0.7
+"""Share of the cost that the goal allows after which a search starts no further trial: the last one takes its time, and
+so do the students that the leaders lack."""
+
 _DESCRIBED = ("similarity_entropy", "similarity_information", "delivered_similarity", "non_target_mass")
 """The user attributes of a trial that say what its teacher's response is, on training views."""
 
@@ -40,16 +47,21 @@ def learned(config: StudyConfig) -> BasePruner:
     return SimilarityEntropyPruner(**SimilarityEntropyRule().model_dump(exclude={"name"}), seed=config.seed)
 
 
+def allowed(points: int) -> float:
+    """The share of the exhaustive cost that the goal allows a search of so many points."""
+    return 1 / 10 if points >= LARGE else 1 / 4
+
+
 @dataclass(frozen=True)
 class Search:
-    """A search with this project's classes: sharing, a sampler, a pruner, a race.
+    """A search with this project's classes: sharing, a sampler, a pruner, a race; and ``optimize --timeout``.
 
     Args:
         sampler: ``search.sampler``; None: that of the configuration.
         pruner: made for each search.
         races: whether points begin with ``replicates.min`` students; otherwise all have ``replicates.max``.
         asks_ahead: whether the pruner is asked before the teacher is trained, and never after.
-        visits_all: whether there are as many trials as points.
+        visits_all: whether there are as many trials as points, and no timeout.
     """
 
     sampler: str | None = None
@@ -66,8 +78,10 @@ class Search:
         study = optuna.create_study(direction="maximize", pruner=self.pruner(config))
         memory = Memory(config)
         visits = Visits(seen, races=self.races, asks_ahead=self.asks_ahead)
-        for _ in range(len(seen.recording.points) if self.visits_all else config.search.trials):
-            if memory.taken(study.trials).has_all(config):
+        points = len(seen.recording.points)
+        timeout = math.inf if self.visits_all else TIMEOUT * allowed(points) * exhaustive(seen)[-1].seconds
+        for _ in range(points if self.visits_all else config.search.trials):
+            if visits.seconds >= timeout or memory.taken(study.trials).has_all(config):
                 break
             study.sampler = PointSampler(config, memory=memory)
             trial = study.ask()
@@ -105,6 +119,11 @@ class Visits:
         self._clock = Clock(seen.recording, seen.teacher_seed)
         self._rows: dict[Point, list[float]] = {}
         self.choices: list[Choice] = []
+
+    @property
+    def seconds(self) -> float:
+        """Paid so far."""
+        return self._clock.seconds
 
     def run(self, study: optuna.Study, trial: optuna.Trial, point: Point) -> None:
         """As :class:`sweetspot.study.objective.Objective` does it."""
@@ -178,7 +197,7 @@ class Visits:
 
     def _note(self) -> None:
         if self._rows:
-            self.choices.append(Choice(self._clock.seconds, self._best()))
+            self.choices.append(Choice(self._clock.seconds, self._best(), self._clock.students))
 
     def _best(self) -> Point:
         """As :func:`sweetspot.study.ranking.ranking` has it: what may be called best first, then by shrunken mean."""

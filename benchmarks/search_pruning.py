@@ -100,7 +100,8 @@ PRUNERS: dict[str, Method] = {
 def comparison(courses: Mapping[str, Sequence[Course]]) -> dict[str, dict[str, float]]:
     """What each pruner adds to the regret, and saves of the cost, beside none in searches that have seen the same.
 
-    ``regret_added`` is the mean difference in points, with its standard error; ``cost_saved`` a fraction of the total.
+    ``regret_added`` is the mean difference in points, with its standard error; ``cost_saved`` a fraction of the total,
+    ``student_cost_saved`` one of what students cost, which is all that a trial's pruning at its own epoch can spare.
     """
     told = {}
     for name, of in courses.items():
@@ -108,9 +109,11 @@ def comparison(courses: Mapping[str, Sequence[Course]]) -> dict[str, dict[str, f
         added = 100 * np.array([a.regrets[-1] - b.regrets[-1] for a, b in zip(of, plain, strict=True)])
         error = added.std(ddof=1) / np.sqrt(len(added)) if len(added) > 1 else 0.0
         cost, full = (sum(float(course.seconds[-1]) for course in each) for each in (of, plain))
+        students, every = (sum(course.students for course in each) for each in (of, plain))
         told[name] = {
             "regret_added": round(float(added.mean()), 3),
             "regret_added_error": round(float(error), 3),
             "cost_saved": round(1 - cost / full, 4),
+            "student_cost_saved": round(1 - students / every, 4),
         }
     return told

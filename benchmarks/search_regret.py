@@ -32,10 +32,11 @@ _LEAST_TEACHERS = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """What a method would choose once it has paid so many seconds."""
+    """What a method would choose once it has paid so many seconds, and how many of them for students."""
 
     seconds: float
     point: Point
+    students: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,13 @@ class Course:
         seconds: (n,) paid so far, ascending.
         regrets: (n,) from then on; fractions.
         chosen: at the end.
+        students: seconds of all that was paid, for students.
     """
 
     seconds: NDArray[np.float64]
     regrets: NDArray[np.float64]
     chosen: Point
+    students: float = 0.0
 
     @classmethod
     def of(cls, choices: Sequence[Choice], points: Sequence[Point], regrets: NDArray[np.float64]) -> "Course":
@@ -143,6 +146,7 @@ class Course:
             np.array([choice.seconds for choice in choices]),
             np.array([regrets[points.index(choice.point)] for choice in choices]),
             choices[-1].point,
+            choices[-1].students,
         )
 
     def at(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -306,7 +306,7 @@ class SimilarityEntropyRule(Part):
     """Similarity entropy (nats) above which a trial is pruned at its own epochs."""
     learn: bool = True
     """Prune also by what completed trials say of similarity entropy and accuracy."""
-    n_startup_trials: Annotated[int, Field(ge=4, lt=2**31)] = 10
+    n_startup_trials: Annotated[int, Field(ge=4, lt=2**31)] = 6
     p: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Prune when the chance of coming within ``margin`` of the best point is below this."""
     margin: NonNegative = 0.0

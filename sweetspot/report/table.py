@@ -91,7 +91,8 @@ class TablePoint:
 
     Attributes:
         steps: of the teacher.
-        measuring_seconds: that its trials spent on measuring teachers; a teacher that was there already cost nothing.
+        measuring_seconds: that trials at it, of whatever study, spent on measuring teachers; one that was there already
+            cost nothing.
         students: by rising replicate.
     """
 

@@ -66,7 +66,7 @@ class SimilarityEntropyPruner(BasePruner):
         high: float | None = None,
         *,
         learn: bool = True,
-        n_startup_trials: int = 10,
+        n_startup_trials: int = 6,
         p: float = 0.05,
         margin: float = 0.0,
         epochs: str = "epochs",

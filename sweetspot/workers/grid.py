@@ -131,7 +131,7 @@ def export_table(
             teacher_seeds=grid.config.search.teacher.seeds or 1,
             temperature=grid.config.teacher.probe_temperature,
             trajectories=tuple(_trajectories(store, grid)),
-            points=tuple(_point(grid, point, tested) for point in grid.students),
+            points=tuple(_points(store, grid, tested)),
             left_out=grid.left_out,
             baselines=table.Baselines(
                 student_alone=untaught.pop(0.0, ()),
@@ -150,7 +150,6 @@ class _Grid:
     """A grid that is complete, as the store has it.
 
     Attributes:
-        trials: of each point.
         students: of each point that has them, the points in the order of the space.
         untaught: students without a teacher by the amount of label smoothing; without those that are not there.
     """
@@ -158,7 +157,6 @@ class _Grid:
     record: StudyRecord
     train_images: int
     classes: int
-    trials: Mapping[Point, tuple[FrozenTrial, ...]]
     students: Mapping[Point, tuple[Student, ...]]
     left_out: tuple[table.LeftOut, ...]
     untaught: Mapping[float, tuple[Student, ...]]
@@ -215,7 +213,6 @@ def _read(store: Store, name: str | None) -> _Grid:
         record=record,
         train_images=study.user_attrs["train_images"],
         classes=len(study.user_attrs["classes"]),
-        trials={point: tuple(each) for point, each in trials.items()},
         students=students,
         left_out=tuple(
             table.LeftOut(p.batch_size, p.epochs, config_at(config, p).teacher.seed, ended[p].reason or "")
@@ -289,17 +286,32 @@ def _epoch(views: Measurement | None, validation: Measurement | None, epoch: int
     )  # fmt: skip
 
 
-def _point(grid: _Grid, point: Point, tested: Mapping[str, float]) -> table.TablePoint:
-    spent = [trial.user_attrs.get("seconds", {}) for trial in grid.trials.get(point, ())]
-    return table.TablePoint(
-        batch_size=point.batch_size,
-        epochs=point.epochs,
-        teacher_seed=grid.teacher_seed(point),
-        steps=steps_of(point, grid.train_images),
-        branch=branch_of(grid.recipe(point), point.epochs),
-        measuring_seconds=sum(seconds.get("measuring", 0.0) for seconds in spent),
-        students=_rows(grid.students[point], tested),
-    )
+def _points(store: Store, grid: _Grid, tested: Mapping[str, float]) -> Iterator[table.TablePoint]:
+    measuring = _measuring(store, grid.record.data_hash)
+    for point, students in grid.students.items():
+        recipe = grid.recipe(point)
+        yield table.TablePoint(
+            batch_size=point.batch_size,
+            epochs=point.epochs,
+            teacher_seed=grid.teacher_seed(point),
+            steps=steps_of(point, grid.train_images),
+            branch=branch_of(recipe, point.epochs),
+            measuring_seconds=measuring.get((recipe.hash, point.epochs), 0.0),
+            students=_rows(students, tested),
+        )
+
+
+def _measuring(store: Store, data_hash: str) -> dict[tuple[str, int], float]:
+    """Seconds that the trials of all searches have spent on measuring, by recipe and epochs: whichever study came first
+    has measured a teacher."""
+    spent: dict[tuple[str, int], float] = {}
+    for record in store.studies.all():
+        trials = load(store, record.name).get_trials(deepcopy=False) if record.data_hash == data_hash else ()
+        for trial in trials:
+            if (point := point_of(trial)) is not None:
+                key = recipe_at(record.config, data_hash, point).hash, point.epochs
+                spent[key] = spent.get(key, 0.0) + trial.user_attrs.get("seconds", {}).get("measuring", 0.0)
+    return spent
 
 
 def _rows(students: Iterable[Student], tested: Mapping[str, float]) -> tuple[table.Student, ...]:
