@@ -114,6 +114,6 @@ def comparison(courses: Mapping[str, Sequence[Course]]) -> dict[str, dict[str, f
             "regret_added": round(float(added.mean()), 3),
             "regret_added_error": round(float(error), 3),
             "cost_saved": round(1 - cost / full, 4),
-            "student_cost_saved": round(1 - students / every, 4),
+            "student_cost_saved": round(1 - students / every, 4) if every else 0.0,
         }
     return told

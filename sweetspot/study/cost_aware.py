@@ -17,9 +17,9 @@ from sweetspot.study.surrogate import Belief, Surrogate
 from sweetspot.training.schedules import schedule
 
 FIRST = ((0.4, 1.0), (0.0, 1.0), (1.0, 1.0))
-"""The first visits, as shares of the way along the batch sizes and along the ladder: a middle trajectory, the one of the
-smallest batches and the one of the largest, each to its end. That is often the answer, and every shorter teacher on the
-way is nearly free afterwards."""
+"""The first visits, as shares of the way along the batch sizes and along the ladder: a middle trajectory, that of the
+smallest batches and that of the largest, each to its end. One of these is often the answer, and every shorter teacher
+on the way is nearly free afterwards."""
 
 STUDENT_EPOCH = 0.3
 """What an epoch of a student is taken to cost, in epochs of a teacher: less network, and a response to it."""

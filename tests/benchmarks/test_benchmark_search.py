@@ -331,7 +331,8 @@ def found(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_goals_are_met_by_a_good_search_that_is_cheap() -> None:
     told = goals(found(), 60)
     assert told["met"]
-    assert told["defaults_as_good"] == []
+    assert told["defaults_as_good"] == {}
+    assert told["is_a_result"]
     assert told["of_exhaustive"]["ratio"] == pytest.approx(0.2)
     assert told["of_plain_optuna"]["ratio"] == pytest.approx(0.3)
 
@@ -357,7 +358,12 @@ def test_what_plain_optuna_never_reaches_is_compared_with_all_that_it_cost() -> 
 
 
 def test_a_default_that_is_as_good_is_told() -> None:
-    assert goals(found(default_middle=method(0.2, 0.5, 10, 10)), 60)["defaults_as_good"] == ["default_middle"]
+    told = goals(found(default_middle=method(0.2, 0.5, 10, 10)), 60)
+    assert told["defaults_as_good"] == {"default_middle": 0.01}
+    assert not told["is_a_result"]
+    told = goals(found(default_most_accurate=method(0.2, 0.5, 300, 300)), 60)
+    assert told["defaults_as_good"] == {"default_most_accurate": 0.3}
+    assert told["is_a_result"], "for more than the goal allows"
 
 
 # -- the searches -----------------------------------------------------------------------------------------------------
@@ -488,11 +494,12 @@ def test_what_is_known_before_the_teacher_is_pruned_before_it() -> None:
 
 
 def test_pruners_are_compared_with_none_in_searches_that_saw_the_same() -> None:
-    plain = [course((10, 0.01)), course((30, 0.03))]
-    less = [course((5, 0.02)), course((25, 0.03))]
+    plain = [replace(course((10, 0.01)), students=4.0), replace(course((30, 0.03)), students=6.0)]
+    less = [replace(course((5, 0.02)), students=1.0), replace(course((25, 0.03)), students=4.0)]
     told = comparison({"grid: no pruning": plain, "grid: other": less})
-    assert told["grid: no pruning"] == {"regret_added": 0.0, "regret_added_error": 0.0, "cost_saved": 0.0}
-    assert told["grid: other"] == {"regret_added": 0.5, "regret_added_error": 0.5, "cost_saved": 0.25}
+    names = ("regret_added", "regret_added_error", "cost_saved", "student_cost_saved")
+    assert told["grid: no pruning"] == dict.fromkeys(names, 0.0)
+    assert told["grid: other"] == dict(zip(names, (0.5, 0.5, 0.25, 0.5), strict=True))
 
 
 @pytest.mark.parametrize(("points", "trials"), [(4, 4), (20, 10), (60, 15), (99, 25), (100, 13), (400, 40)])

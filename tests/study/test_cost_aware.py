@@ -161,8 +161,8 @@ def test_under_trained_points_are_left_for_last() -> None:
 
 def test_a_point_that_may_have_the_steps_is_not_left_for_last() -> None:
     study_config = config(search__min_steps=180)
-    there = [trial(study_config, Point(128, 4))]  # 11 steps an epoch: 1,408 to 1,535 images
-    may, may_not = Point(16, 2), Point(128, 8)  # the first visits would rather have the second
+    there = [trial(study_config, Point(128, epochs)) for epochs in (4, 8)]  # 11 steps an epoch: 1,408 to 1,535 images
+    may, may_not = Point(16, 2), Point(128, 2)  # the third visit would rather have the second
     assert next_point(study_config, there, [may, may_not], 0, per_cost=True) == may  # 176 to 190 steps
     # Where the images are known, they decide.
     known = [next_point(study_config, there, [may, may_not], 0, per_cost=True, train_images=n) for n in (1439, 1440)]
@@ -252,4 +252,4 @@ def test_it_pays_less_than_one_that_does_not_look_at_costs() -> None:
         study = optuna.create_study(direction="maximize")
         search(study, config(search__sampler=sampler), 10)
         paid[sampler] = sum(t.user_attrs["seconds"]["teacher"] for t in study.trials)
-    assert paid["cost-aware"] < 0.9 * paid["gp"]
+    assert paid["cost-aware"] < paid["gp"]
