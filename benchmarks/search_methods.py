@@ -80,8 +80,9 @@ class Search:
         visits = Visits(seen, races=self.races, asks_ahead=self.asks_ahead)
         points = len(seen.recording.points)
         timeout = math.inf if self.visits_all else TIMEOUT * allowed(points) * exhaustive(seen)[-1].seconds
-        for _ in range(points if self.visits_all else config.search.trials):
-            if visits.seconds >= timeout or memory.taken(study.trials).has_all(config):
+        trials = points if self.visits_all else config.search.trials
+        while len(visits.choices) < trials and not memory.taken(study.trials).has_all(config):
+            if visits.choices and visits.seconds >= timeout:
                 break
             study.sampler = PointSampler(config, memory=memory)
             trial = study.ask()

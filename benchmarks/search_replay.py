@@ -97,6 +97,10 @@ class Recording:
     def _check(self) -> None:
         if len(self.points) < 2:
             raise UserError(f"the table has {len(self.points)} complete points: a search needs at least 2")
+        seconds = [each for runs in self._seconds.values() for each in runs.values()]
+        seconds += [s.seconds for teacher in self._teachers.values() for s in teacher.students]
+        if min(seconds) < 0 or sum(seconds) == 0:
+            raise UserError("the table's seconds are negative, or all zero: costs cannot be told")
         found = len(self.teacher_seeds) * self.replicates
         if found < 3:
             raise UserError(

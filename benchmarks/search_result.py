@@ -85,7 +85,8 @@ def _most_chosen(chosen: Sequence[Point]) -> dict[str, Any]:
 def goals(found: Mapping[str, Mapping[str, Any]], points: int) -> dict[str, Any]:
     """Whether the search is good, and cheap; and whether that is a result, or anybody's default does it, too.
 
-    ``defaults_as_good``: those that have a regret as good, with their share of the exhaustive cost.
+    ``defaults_as_good``: those that have a regret as good, with their share of the exhaustive cost;
+    ``defaults_that_meet_it``: those of them that cost no more than the goal allows: what they do is no result.
     """
     ours, plain, exhaustive = (found[name] for name in ("sweetspot", "plain_optuna", "exhaustive"))
     share = allowed(points)
@@ -115,7 +116,7 @@ def goals(found: Mapping[str, Mapping[str, Any]], points: int) -> dict[str, Any]
         **parts,
         "met": all(part["met"] for part in parts.values()),
         "defaults_as_good": {name: round(shares[name], 4) for name in DEFAULTS if good[name]},
-        "is_a_result": not any(good[name] and shares[name] <= share for name in DEFAULTS),
+        "defaults_that_meet_it": [name for name in DEFAULTS if good[name] and shares[name] <= share],
     }
 
 
@@ -203,8 +204,10 @@ def shown(told: Mapping[str, Any]) -> str:
     )
     for name, cost in met["defaults_as_good"].items():
         lines.append(f"{name}, without a search: a regret as good, at {cost:.2f} of the exhaustive cost")
-    if not met["is_a_result"]:
-        lines.append("not a result: that meets the goals of regret and cost, too")
+    if met["defaults_that_meet_it"]:
+        lines.append(
+            f"not a result: {' and '.join(met['defaults_that_meet_it'])} has the regret and the cost asked for"
+        )
     return "\n".join(lines)
 
 

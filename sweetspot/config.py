@@ -348,7 +348,7 @@ class ConfirmConfig(Part):
     seeds: Annotated[int, Field(ge=0, le=MOST_SEEDS)] = 5
     """Fresh student seeds per teacher; 0: no confirmation."""
     margin: NonNegative = 0.002
-    """Accuracy (fraction): smaller differences do not matter."""
+    """Accuracy (fraction): smaller differences do not matter. 0.005 is half a point."""
     arms: tuple[ConfirmArm, ...] = get_args(ConfirmArm)
     """What the best point is compared with."""
     lr_check: bool = False
@@ -360,6 +360,13 @@ class ConfirmConfig(Part):
         if 0 < teachers < 5:
             raise ValueError("a claim about the point needs at least 5 fresh teachers (0: the claim is about this one)")
         return teachers
+
+    @field_validator("margin")
+    @classmethod
+    def _is_fraction(cls, margin: float) -> float:
+        if margin >= 1:
+            raise ValueError(f"{margin:g} is no fraction: half a point of accuracy is 0.005")
+        return margin
 
     @field_validator("arms")
     @classmethod

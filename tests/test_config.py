@@ -96,7 +96,7 @@ valid_files = table(
         table(learn=st.booleans(), n_startup_trials=st.integers(4, 99), p=st.floats(0.01, 0.49), margin=positive),
         ordered(positive),
     ),
-    confirm=table(seeds=st.sampled_from([0, 2, 5, 100]), margin=positive),
+    confirm=table(seeds=st.sampled_from([0, 2, 5, 100]), margin=st.floats(0, 0.5)),
     run=table(
         checkpoint_seconds=positive,
         deterministic=st.booleans(),
@@ -363,6 +363,7 @@ def test_every_field_and_every_table_is_reached_by_set(values: dict[str, Any], p
         ("pruner", "none", "must be a table"),
         ("pruner", {"low": 2, "high": 1}, "low = 2.0 must be below high = 1.0"),
         ("confirm.seeds", 1, "an interval needs at least 2 seeds"),
+        ("confirm.margin", 2, "2 is no fraction: half a point of accuracy is 0.005"),
         ("run.grace_seconds", 20, "at least twice heartbeat_seconds"),
     ],
 )

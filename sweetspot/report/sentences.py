@@ -204,7 +204,7 @@ def learning_rates(check: LRCheck) -> str:
     elif check.stays_ahead:
         stays = "it stays ahead"
     else:
-        stays = "which is ahead depends on the learning rate" if any(ahead) else "it is behind at every learning rate"
+        stays = "which is ahead depends on the learning rate" if any(ahead) else "it does not stay ahead"
     return f"Batch {best} against batch {rival} on the validation split: {', '.join(said)}: {stays}."
 
 

@@ -1,10 +1,11 @@
 """Results as text for people: the summary, and the tables of status and trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -72,19 +73,23 @@ def summary(result: StudyResult) -> RenderableType:
     beside = [*others, *finalists(result), *further(result)]
     if confirmed is not None:
         beside.append(looks(confirmed.plan.looks, confirmed.plan.look))
-    parts.append(_items(beside))
+    parts += map(_Item, beside)
     parts += [Text(), Text(f"Spent: {finished(result)} ({by_state(result)}). {cost(result)}.")]
     if result.would_have_pruned[1]:
         parts.append(Text(false_prunes(result)))
     return Group(*parts, *_ending(result), Text(), _further(result))
 
 
-def _items(sentences: Iterable[str]) -> Table:
-    """One below the other, each with a dash."""
-    table = Table.grid(padding=(0, 1, 0, 0))
-    for each in sentences:
-        table.add_row("-", Text(each))
-    return table
+@dataclass(frozen=True)
+class _Item:
+    """A sentence of a list: with a dash, further lines beneath its first word."""
+
+    sentence: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, line in enumerate(Text(self.sentence).wrap(console, options.max_width - 2)):
+            line.rstrip()
+            yield Text.assemble("  " if number else "- ", line)
 
 
 def _ending(result: StudyResult) -> list[Text]:

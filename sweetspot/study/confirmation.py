@@ -44,7 +44,7 @@ LEADER = "leader"
 """What the tasks are for that bring a search's leaders to ``replicates.max`` students."""
 TABLE_SMOOTHING = 0.1
 """The label smoothing of a table's baseline."""
-_FORMAT = 2
+_FORMAT = 3
 _APART = MOST_SEEDS
 """Between the replicates of one fresh teacher and those of the next: no two have a seed in common, and those that are
 there stay when students are added."""

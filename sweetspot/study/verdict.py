@@ -85,8 +85,14 @@ def verdicts(finalists: Sequence[Comparisons]) -> list[Verdict]:
     if not finalists:
         return []
     level, count = look_level(finalists[0].look), len(finalists)
-    rejected = holm([each.p_value for each in finalists], level)
-    return [_judged(each, is_better, level / count, count) for each, is_better in zip(finalists, rejected, strict=True)]
+    p_values = [each.p_value for each in finalists]
+    rejected = holm(p_values, level)
+    judged = []
+    for found, is_better, p in zip(finalists, rejected, p_values, strict=True):
+        # Holm: a finalist that is better has what its rank among them leaves of the error.
+        own = level / sum(other >= p for other in p_values) if is_better else level / count
+        judged.append(_judged(found, is_better, own, count))
+    return judged
 
 
 def _judged(found: Comparisons, is_better: bool, level: float, finalists: int) -> Verdict:
@@ -100,7 +106,7 @@ def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | 
     """The verdict in words: the first without its full stop, the others whole sentences."""
     if is_better:
         about: Kind = "confirmed for this point" if found.claim == "this point" else "confirmed for this teacher"
-        return True, about, [_confirmed(found)]
+        return True, about, [_confirmed(found, level)]
     share = found.share(level)
     small = [arm for arm in found.rivals if is_too_small(found.gains[arm], found.margin, share)]
     if ALONE in small:
@@ -121,8 +127,7 @@ def _decided(found: Comparisons, is_better: bool, level: float) -> tuple[bool | 
     return None, "undecided", _undecided(found, share)
 
 
-def _confirmed(found: Comparisons) -> str:
-    level = look_level(found.look)
+def _confirmed(found: Comparisons, level: float) -> str:
     gains = {arm: found.gains[arm] for arm in found.rivals}
     gained = [f"{_gain(gain)} over {_NAMES[arm]} {_at_least(gain, level)}" for arm, gain in gains.items()]
     words = f"{found.finalist} gains {_and(gained)}"
@@ -337,10 +342,8 @@ def _at_least(gain: Interval, level: float) -> str:
 
 
 def _at_most(gain: Interval, margin: float, level: float) -> str:
-    return (
-        f"(at most {_signed(gain.upper(level))} with {_sure(level)} confidence, "
-        f"where less than {_points(margin)} does not matter)"
-    )
+    matters = f", where less than {_points(margin)} does not matter" if margin else ""
+    return f"(at most {_signed(gain.upper(level))} with {_sure(level)} confidence{matters})"
 
 
 def _between(gain: Interval, level: float = 0.025) -> str:

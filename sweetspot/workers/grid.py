@@ -224,7 +224,7 @@ def _read(store: Store, name: str | None) -> _Grid:
 
 
 def _have_failed(trials: Sequence[FrozenTrial]) -> bool:
-    """For good: as often as a task may, one after the other."""
+    """For good: as often as a task may. A point is tried once more each time that the grid is continued."""
     return sum(t.state == TrialState.FAIL and not is_given_back(t) for t in trials) >= TRIES
 
 

@@ -232,6 +232,9 @@ def test_a_plan_is_read_as_it_was_written(digits: StudyData) -> None:
     plan = Plan(arms, 5, 2, 0.002, "x", look=1, looks=3, continued=2)
     assert Plan.from_json(plan.to_json()) == plan
     assert Plan.from_json('{"points": {}, "seeds": 5, "looks": 1, "test": "x"}') is None, "of an earlier version"
+    before = plan.to_json().replace('"format":3', '"format":2').replace(',"margin":0.002', "")
+    assert "margin" not in before
+    assert Plan.from_json(before) is None, "of an earlier version"
 
 
 def test_what_waits_for_an_earlier_plan_is_withdrawn(url: str, digits: StudyData) -> None:

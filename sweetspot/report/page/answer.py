@@ -52,7 +52,8 @@ def answer(report: Report) -> Answer:
             _to_go_on(report),
         )
     confirmed = result.confirmation
-    lead, _, why = result.verdict.partition(": ")
+    first, *others = result.verdict_sentences
+    lead, _, why = first.partition("; " if result.is_stale and result.confirmation is not None else ": ")
     lead = capital(lead)
     if confirmed is None:
         told = () if why.startswith("the best point so far") else (f"{capital(why)}.",)
@@ -69,7 +70,8 @@ def answer(report: Report) -> Answer:
     )
     standings: dict[bool | None, Standing] = {True: "confirmed", False: "decided against", None: "undecided"}
     remarks = (
-        *map(typeset, result.verdict_sentences[1:]),
+        *map(typeset, [capital(why)] if why else []),
+        *map(typeset, others),
         *map(typeset, finalists(result)),
         *_to_know(report),
         looks(confirmed.plan.looks, confirmed.plan.look),
