@@ -53,7 +53,7 @@ def answer(report: Report) -> Answer:
         )
     confirmed = result.confirmation
     first, *others = result.verdict_sentences
-    lead, _, why = first.partition("; " if result.is_stale and result.confirmation is not None else ": ")
+    lead, _, why = first.partition(": ")
     lead = capital(lead)
     if confirmed is None:
         told = () if why.startswith("the best point so far") else (f"{capital(why)}.",)
@@ -70,7 +70,7 @@ def answer(report: Report) -> Answer:
     )
     standings: dict[bool | None, Standing] = {True: "confirmed", False: "decided against", None: "undecided"}
     remarks = (
-        *map(typeset, [capital(why)] if why else []),
+        typeset(capital(why)),
         *map(typeset, others),
         *map(typeset, finalists(result)),
         *_to_know(report),
