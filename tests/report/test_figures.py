@@ -317,9 +317,9 @@ def test_what_would_be_pruned_is_what_the_pruner_would_prune(small: StudyResult)
 
 
 def test_before_the_pruner_has_learned_the_figure_says_so(small: StudyResult) -> None:
-    some = tuple(t for t in small.trials if t.state == TrialState.COMPLETE)[:7]
+    some = tuple(t for t in small.trials if t.state == TrialState.COMPLETE)[:5]
     figure = FIGURES["entropy"](replace(small, trials=some))
-    assert "the pruner learns from 10 completed trials on; 7 so far." in figure.subtitle[-1]
+    assert "the pruner learns from 6 completed trials on; 5 so far." in figure.subtitle[-1]
     assert layers(figure, Region) == []
 
 

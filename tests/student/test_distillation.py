@@ -170,14 +170,15 @@ def test_each_view_is_shown_to_the_teacher_once_whatever_the_number_of_students(
 
 def test_a_student_is_trained_as_plain_pytorch_would(teacher: nn.Module) -> None:
     """The loop that asks the teacher anew for every batch, in the order that the replicate's seed gives."""
-    chosen = study((), schedule={"name": "constant"}, alpha=0.7, temperature=2.0, epochs=3)
+    gentle = {"name": "sgd", "lr": 0.02}  # with a large one, rounding grows to differences that depend on the processor
+    chosen = study((), schedule={"name": "constant"}, alpha=0.7, temperature=2.0, epochs=3, optimizer=gentle)
     data = load_study_data(chosen, data_folder(), CPU)
     (student,) = students(chosen, data, teacher, 5)
 
     seed = seed_of(0, "student", "search", 5)
     torch.manual_seed(seed_of(seed, "weights"))
     model = build("mlp", classes=10, channels=1, image_size=8)
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
     views = data.views(0, 0)
     for epoch in range(3):
         for batch in epoch_order(len(views), 32, seed, epoch, CPU).split(32):

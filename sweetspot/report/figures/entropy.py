@@ -159,16 +159,15 @@ def _learned(result: StudyResult) -> tuple[Panel | None, list[Key], tuple[str, .
             Key("mean accuracy expected from S alone", None, "accent", line="solid"),
             Key("95 % of points' mean accuracies", "swatch", "muted", is_faint=True),
         ]
-        if isinstance(rule, SimilarityEntropyRule) and rule.learn:
-            if len(lessons) < rule.n_startup_trials:
-                words = f"the pruner learns from {rule.n_startup_trials} completed trials on; {len(lessons)} so far."
-            else:
-                regions = _regions(grid, [chance < rule.p for chance in verdict.chance])
-                layers += [Region("x", *ends, "accent") for ends in regions]
-                wanted = f"to come within {100 * rule.margin:g} points of the best" if rule.margin else "to be the best"
-                words = f"the pruner prunes where the chance {wanted} is below {100 * rule.p:g} %; shaded by S alone."
-                if regions:
-                    keys.append(Key("would be pruned", "swatch", "accent", is_faint=True))
+        if isinstance(rule, SimilarityEntropyRule) and rule.learn and len(lessons) >= rule.n_startup_trials:
+            regions = _regions(grid, [chance < rule.p for chance in verdict.chance])
+            layers += [Region("x", *ends, "accent") for ends in regions]
+            wanted = f"to come within {100 * rule.margin:g} points of the best" if rule.margin else "to be the best"
+            words = f"the pruner prunes where the chance {wanted} is below {100 * rule.p:g} %; shaded by S alone."
+            if regions:
+                keys.append(Key("would be pruned", "swatch", "accent", is_faint=True))
+    if isinstance(rule, SimilarityEntropyRule) and rule.learn and len(lessons) < rule.n_startup_trials:
+        words = f"the pruner learns from {rule.n_startup_trials} completed trials on; {len(lessons)} so far."
     if not is_ours:
         words = "this study prunes nothing."
     if isinstance(rule, SimilarityEntropyRule):
