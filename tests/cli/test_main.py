@@ -114,7 +114,7 @@ def test_a_dry_run_says_the_cost_and_creates_nothing(command: Callable[..., Any]
     said = command("optimize", "--dataset", "digits", "--dry-run", "--workers", "3", "--device", "cpu")
     assert (said.status, said.err) == (0, "")
     sentence, table = said.out.split("\n\n")
-    for words in ("24 trials of ", " students on ", "3 workers", "teacher epochs", "student epochs", "of disk"):
+    for words in ("14 trials of ", " students on ", "3 workers", "teacher epochs", "student epochs", "of disk"):
         assert words in sentence
     assert table.split()[:4] == ["plain", "shared", "teacher", "epochs"]
     assert max(map(len, table.splitlines())) <= 80
