@@ -1,4 +1,4 @@
-"""600 random images of each class of Fashion-MNIST as an npz file: its table takes two cores half an hour.
+"""600 random images of each class of Fashion-MNIST as an npz file: its table takes two cores an hour.
 
     python -m benchmarks.fashion_subset DATA FILE.npz
 
